@@ -1,0 +1,1826 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * chm - concurrent hash map: lock-free lookups, pairs inline, one buffer
+ *
+ * Terms are those of chm.h, tags and masks those of chm_chunk.h.
+ *
+ * Sources
+ *	Chunks with overflow counts: F14 (Bronson and Shi, Meta).  Pairs and
+ *	metadata inline in one buffer, tags matched in a word: SwissTable and
+ *	hashbrown.  Growth by copying a frozen table and switching a pointer:
+ *	fs/file.c.  Removed slots that wait for a polled grace period:
+ *	scc::HashIndex, lib/stackdepot.c.
+ *
+ * Operations
+ *	Lookup: load the table pointer once, then each chunk's control word
+ *	once, along the probe path, until a key matches or an overflow count
+ *	says that nothing went further.  A hit outside the home chunk looks
+ *	back over the chunks it passed (O4).
+ *	Insert: write the slot, raise the overflow counts on the way to it,
+ *	publish its tag.
+ *	Remove: turn the tag DEAD, lower the counts.  The slot becomes EMPTY
+ *	when a grace period is over and drop() has run.
+ *	Replace: write a new slot in the same chunk, or further along the
+ *	path, and switch; CHM_WORD values are overwritten in place.
+ *	Resize: build a table aside, copy every pair, publish the table, let
+ *	a grace period pass, free the old one without dropping what moved.
+ *
+ * Locking
+ *	map->lock excludes writers.  map->resize_lock, taken outside of it,
+ *	lets one table be built at a time while map->lock is free: memory is
+ *	never allocated for a table under map->lock.
+ *
+ * Ordering (store side | load side | without it)
+ *	O1  release store of a control word | acquire load | a FULL tag is
+ *	    seen before the bytes of its slot, or of a neighbour's: a plain
+ *	    store would break the neighbours' release sequences.
+ *	O2  overflow counts before the tag | probe order, acquire | a pair is
+ *	    found, and then one that was inserted before it is not.
+ *	O3  displaced replace: new tag before DEAD | probe order, acquire |
+ *	    the key is missed while it is present.
+ *	O4  (no store of its own) | look back | a lookup finds the new value
+ *	    and a later one the old value.
+ *	O5  DEAD before the cookie, cookie elapsed before the slot is written
+ *	    or dropped | end of the reader's section | a reader sees another
+ *	    pair's bytes.
+ *	O6  rcu_assign_pointer() of a complete table | rcu_dereference() | a
+ *	    reader misses pairs that were migrated.
+ *	O7  grace period between publication and freeing | end of the reader's
+ *	    section | use after free.
+ *	O8  one store of a CHM_WORD value | one load | a mixture of two values.
+ *
+ * Guarantees G1-G10 are stated in Documentation/chm.rst, the reasons and the
+ * rejected alternatives in Documentation/design.rst.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/debugfs.h>
+#include <linux/kcsan-checks.h>
+#include <linux/ktime.h>
+#include <linux/log2.h>
+#include <linux/math64.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/random.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/siphash.h>
+#include <linux/vmalloc.h>
+
+#include "chm.h"
+
+#define CREATE_TRACE_POINTS
+#include "chm_trace.h"
+
+/* === Data ================================================================ */
+
+/* Frees retired tables and dead slots; flushed when the module goes. */
+static struct workqueue_struct *chm_wq;
+
+/* More chunks than a table may have: chm_home() needs some bits to spare. */
+#define CHM_MAX_CHUNKS		BIT_ULL(31)
+
+/* Retired tables may take so much, or as much as the active one. */
+#define CHM_RETIRED_MIN		SZ_1M
+
+/*
+ * A probe path this long means an attack or a bad hash.  With a good one a
+ * path of k chunks has a probability of about exp(-1.35 k) in a table half
+ * full, and exp(-0.16 k) at a load of 0.8, so no path in 2^31 chunks comes
+ * near; at higher loads it may, and room is the remedy.
+ */
+#define CHM_PROBE_LIMIT_HALF	32	/* up to half full */
+#define CHM_PROBE_LIMIT		256
+
+/* Chunks between two chances to reschedule. */
+#define CHM_RANGE		1024U
+
+/* What chm_store() may do about a key. */
+#define CHM_CREATE		BIT(0)
+#define CHM_UPDATE		BIT(1)
+
+/* Where a pair is, or could be. */
+struct chm_place {
+	struct chm_chunk	*c;
+	u32			chunk;
+	u32			distance;	/* from the home chunk */
+	u32			slot;
+};
+
+/* === Parameters ========================================================== */
+
+static bool chm_sizes_valid(const struct chm_params *p)
+{
+	return p->key_size && p->key_size <= CHM_KEY_MAX &&
+	       p->value_size <= CHM_VALUE_MAX &&
+	       p->value_offset <= CHM_KEY_MAX &&
+	       p->slot_size <= CHM_KEY_MAX + CHM_VALUE_MAX;
+}
+
+/* Fill in what 0 means; false if key and value don't fit what was given. */
+static bool chm_lay_out_slot(struct chm_params *p)
+{
+	u32 align = max(chm_natural_align(p->key_size),
+			chm_natural_align(p->value_size));
+	u32 end;
+
+	if (!p->value_offset)
+		p->value_offset = ALIGN(p->key_size,
+					chm_natural_align(p->value_size));
+	end = p->value_offset + p->value_size;
+	if (!p->slot_size)
+		p->slot_size = ALIGN(end, align);
+	return p->value_offset >= p->key_size && p->slot_size >= end;
+}
+
+static int chm_check_class(const struct chm_params *p)
+{
+	switch (p->class) {
+	case CHM_FROZEN:
+		return p->clone || p->merge ? -EINVAL : 0;
+	case CHM_WORD:
+		if (p->clone || p->merge)
+			return -EINVAL;
+		if (!is_power_of_2(p->value_size) ||
+		    p->value_size > sizeof(long))
+			return -EINVAL;
+		return (p->value_offset | p->slot_size) & (p->value_size - 1) ?
+		       -EINVAL : 0;
+	case CHM_CLONE:
+		return !p->clone || p->merge ? -EINVAL : 0;
+	case CHM_CELL:
+		return -EOPNOTSUPP;
+	}
+	return -EINVAL;
+}
+
+/* Replace zeroes by their defaults and check everything. */
+static int chm_params_complete(struct chm_params *p)
+{
+	if (!p->max_load)
+		p->max_load = 80;
+	if (!p->growth)
+		p->growth = 150;
+	if (!chm_sizes_valid(p) || !chm_lay_out_slot(p))
+		return -EINVAL;
+	if (p->max_load < 25 || p->max_load > 95 ||
+	    p->growth < 110 || p->growth > 400)
+		return -EINVAL;
+	if (p->max_entries && p->min_entries > p->max_entries)
+		return -EINVAL;
+	if (p->reclaim != CHM_DEFERRED && p->reclaim != CHM_SYNC)
+		return -EINVAL;
+	return chm_check_class(p);
+}
+
+/* === Layout ============================================================== */
+
+/* The active table, for writers. */
+static struct chm_table *chm_table(const struct chm *map)
+{
+	return rcu_dereference_protected(map->tbl, lockdep_is_held(&map->lock));
+}
+
+static unsigned long chm_nr_slots(const struct chm_table *t)
+{
+	return (unsigned long)t->nr_chunks * CHM_SLOTS;
+}
+
+static unsigned long chm_nr_dead(const struct chm_table *t)
+{
+	return t->dead[0] + t->dead[1];
+}
+
+/* Fewest chunks that hold @entries pairs at maximum load. */
+static u64 chm_chunks_for(const struct chm_params *p, u64 entries)
+{
+	u64 slots;
+
+	if (entries > CHM_MAX_CHUNKS * CHM_SLOTS)
+		return U64_MAX;
+	slots = div_u64(entries * 100 + p->max_load - 1, p->max_load);
+	return max_t(u64, div_u64(slots + CHM_SLOTS - 1, CHM_SLOTS), 1);
+}
+
+static u64 chm_chunks_bytes(const struct chm_params *p, u64 nr_chunks)
+{
+	return nr_chunks * chm_stride(p->slot_size);
+}
+
+static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
+{
+	u64 bytes = sizeof(struct chm_table) + chm_chunks_bytes(p, nr_chunks) +
+		    BITS_TO_LONGS((u32)nr_chunks) * sizeof(long);
+
+	/* Chunks begin at cache lines: kmalloc() aligns only such sizes. */
+	if (bytes < PAGE_SIZE)
+		return roundup_pow_of_two((unsigned long)bytes);
+	return bytes;
+}
+
+/* Slots stay as the allocator left them: only FULL ones are ever read. */
+static void chm_table_init(struct chm_table *t, const struct chm_params *p,
+			   u32 nr_chunks, size_t bytes)
+{
+	u32 i;
+
+	memset(t, 0, sizeof(*t));
+	t->nr_chunks = nr_chunks;
+	t->bytes = bytes;
+	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
+					       p->max_load, 100));
+	t->dead_chunks = (void *)__chm_chunk(t, nr_chunks, p);
+	bitmap_zero(t->dead_chunks, nr_chunks);
+	for (i = 0; i < nr_chunks; i++)
+		__chm_chunk(t, i, p)->ctrl = 0;
+}
+
+static struct chm_table *chm_table_alloc(const struct chm_params *p,
+					 u64 nr_chunks, gfp_t gfp)
+{
+	struct chm_table *t;
+	u64 bytes;
+
+	if (nr_chunks > CHM_MAX_CHUNKS)
+		return ERR_PTR(-E2BIG);
+	bytes = chm_table_bytes(p, nr_chunks);
+	if (bytes > LONG_MAX)
+		return ERR_PTR(-E2BIG);
+	/* kvmalloc() refuses and warns beyond INT_MAX. */
+	if (bytes <= INT_MAX)
+		t = kvmalloc(bytes, gfp | __GFP_NOWARN);
+	else
+		t = __vmalloc(bytes, gfp | __GFP_NOWARN);
+	if (!t)
+		return ERR_PTR(-ENOMEM);
+	chm_table_init(t, p, nr_chunks, bytes);
+	return t;
+}
+
+/* === Lookup ============================================================== */
+
+u64 chm_siphash(const struct chm_table *t, const void *key, u32 len)
+{
+	const siphash_key_t k = { .key = { t->seed[0], t->seed[1] } };
+
+	return siphash(key, len, &k);
+}
+EXPORT_SYMBOL_GPL(chm_siphash);
+
+/* The slot with @key in chunk @chunk, as it is right now. */
+static void *chm_probe(const struct chm_table *t, u32 chunk, const void *key,
+		       u64 hash, const struct chm_params *p,
+		       unsigned long *ctrl)
+{
+	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
+
+	/*
+	 * O1, O2, O3: acquire, in probe order.  Pairs with chm_set_ctrl().
+	 * Without it the reader could load a later chunk's word first, and
+	 * miss a pair that was published there before it died here.
+	 */
+	*ctrl = smp_load_acquire(&c->ctrl);
+	return __chm_search_chunk(c, *ctrl, key, hash, p);
+}
+
+/*
+ * O4: a hit at @distance from home is not final.
+ *
+ *	reader			writer
+ *	passes chunk 0
+ *				inserts the key into chunk 0
+ *				replaces it: new pair in chunk 1, ...
+ *	finds the new pair
+ *				... old pair in chunk 0 dies
+ *
+ * Before the last step another lookup finds the old pair in chunk 0: newer
+ * first, older second.  So load the words of the chunks that were passed once
+ * more; a pair there is what a lookup that begins now would find, and only the
+ * chunks before it are left to be looked at.  @distance only falls: no retry.
+ */
+static void *chm_look_back(const struct chm_table *t, const void *key,
+			   u64 hash, const struct chm_params *p,
+			   u32 distance, void *found)
+{
+	u32 home = chm_home(hash, t->nr_chunks);
+	u32 chunk = home;
+	unsigned long ctrl;
+	u32 i = 0;
+
+	while (i < distance) {
+		void *earlier = chm_probe(t, chunk, key, hash, p, &ctrl);
+
+		if (earlier) {
+			found = earlier;
+			distance = i;
+			chunk = home;
+			i = 0;
+		} else {
+			chunk = chm_next_chunk(chunk, t->nr_chunks);
+			i++;
+		}
+	}
+	return found;
+}
+
+/*
+ * The lookup beyond the home chunk.  All overflow counts can be non-zero at
+ * once, so the number of chunks bounds the walk, too.
+ */
+const void *chm_lookup_displaced(const struct chm_table *t, const void *key,
+				 u64 hash, const struct chm_params *p)
+{
+	u32 chunk = chm_home(hash, t->nr_chunks);
+	unsigned long ctrl;
+	u32 distance;
+
+	for (distance = 1; distance < t->nr_chunks; distance++) {
+		void *slot;
+
+		chunk = chm_next_chunk(chunk, t->nr_chunks);
+		slot = chm_probe(t, chunk, key, hash, p, &ctrl);
+		if (slot) {
+			slot = chm_look_back(t, key, hash, p, distance, slot);
+			return slot + p->value_offset;
+		}
+		if (!chm_overflow(ctrl))
+			break;
+	}
+	return NULL;
+}
+EXPORT_SYMBOL_GPL(chm_lookup_displaced);
+
+const void *chm_lookup(struct chm *map, const void *key)
+{
+	return __chm_lookup(map, key, &map->p);
+}
+EXPORT_SYMBOL_GPL(chm_lookup);
+
+bool chm_get(struct chm *map, const void *key, void *value)
+{
+	return __chm_get(map, key, value, &map->p);
+}
+EXPORT_SYMBOL_GPL(chm_get);
+
+unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
+			     const void **values)
+{
+	return __chm_lookup_many(map, keys, n, values, &map->p);
+}
+EXPORT_SYMBOL_GPL(chm_lookup_many);
+
+/* === Slots =============================================================== */
+
+/*
+ * The only store to a control word that readers can see.  O1, O2, O3: release,
+ * always: the word carries all tags of the chunk, and a store of any other kind
+ * would publish the neighbours' slots without ordering their bytes.
+ */
+static void chm_set_ctrl(struct chm_chunk *c, unsigned long ctrl)
+{
+	ASSERT_EXCLUSIVE_WRITER(c->ctrl);
+	/* Pairs with __chm_lookup_hashed(), chm_probe(), chm_scan_home(). */
+	smp_store_release(&c->ctrl, ctrl);
+}
+
+static void *chm_place_slot(const struct chm_place *at,
+			    const struct chm_params *p)
+{
+	return __chm_slot(at->c, at->slot, p);
+}
+
+/* Where @key is.  For writers: the words can't change. */
+static bool chm_find(const struct chm_table *t, const void *key, u64 hash,
+		     const struct chm_params *p, struct chm_place *at)
+{
+	at->chunk = chm_home(hash, t->nr_chunks);
+	for (at->distance = 0; at->distance < t->nr_chunks; at->distance++) {
+		unsigned long mask;
+
+		at->c = __chm_chunk(t, at->chunk, p);
+		mask = chm_match(at->c->ctrl, chm_tag(hash));
+		chm_for_each_match(at->slot, mask) {
+			if (__chm_equal(chm_place_slot(at, p), key, p))
+				return true;
+		}
+		if (!chm_overflow(at->c->ctrl))
+			return false;
+		at->chunk = chm_next_chunk(at->chunk, t->nr_chunks);
+	}
+	return false;
+}
+
+/* The first EMPTY slot on the probe path at @distance or more from home. */
+static bool chm_find_empty(const struct chm_table *t, u64 hash, u32 distance,
+			   const struct chm_params *p, struct chm_place *at)
+{
+	u32 n = t->nr_chunks;
+
+	at->chunk = chm_nth_chunk(chm_home(hash, n), distance, n);
+	for (at->distance = distance; at->distance < n; at->distance++) {
+		unsigned long mask;
+
+		at->c = __chm_chunk(t, at->chunk, p);
+		mask = chm_match_empty(at->c->ctrl);
+		if (mask) {
+			at->slot = chm_first(mask);
+			return true;
+		}
+		at->chunk = chm_next_chunk(at->chunk, n);
+	}
+	return false;
+}
+
+/* Raise or lower the counts of the chunks at distance @from to @to - 1. */
+static void chm_pass(struct chm_table *t, u64 hash, u32 from, u32 to,
+		     const struct chm_params *p,
+		     unsigned long (*change)(unsigned long ctrl))
+{
+	u32 n = t->nr_chunks;
+	u32 chunk = chm_nth_chunk(chm_home(hash, n), from, n);
+
+	for (; from < to; from++) {
+		struct chm_chunk *c = __chm_chunk(t, chunk, p);
+
+		chm_set_ctrl(c, change(c->ctrl));
+		chunk = chm_next_chunk(chunk, n);
+	}
+}
+
+static void chm_write_slot(void *slot, const void *key, const void *value,
+			   const struct chm_params *p)
+{
+	memcpy(slot, key, p->key_size);
+	memcpy(slot + p->value_offset, value, p->value_size);
+}
+
+/* Make the pair in @at, whose slot is written, visible. */
+static void chm_publish_slot(struct chm_table *t, u64 hash, u32 passed_from,
+			     const struct chm_place *at,
+			     const struct chm_params *p)
+{
+	/*
+	 * O2: first the counts on the way, then the tag.  Otherwise a reader
+	 * that finds a later pair could miss this one: hit, then miss.
+	 */
+	chm_pass(t, hash, passed_from, at->distance, p, chm_overflow_raise);
+	/* O1: the slot was written before. */
+	chm_set_ctrl(at->c, chm_tag_set(at->c->ctrl, at->slot, chm_tag(hash)));
+	t->longest = max(t->longest, at->distance + 1);
+}
+
+static unsigned long chm_dead_tag(const struct chm_table *t, bool taken)
+{
+	return CHM_TAG_DEAD | (t->dead_gen ? CHM_TAG_DEAD_GEN : 0) |
+	       (taken ? CHM_TAG_DEAD_TAKEN : 0);
+}
+
+static void chm_drop_slots(const struct chm_params *p,
+			   const struct chm_chunk *c, unsigned long mask)
+{
+	u32 slot;
+
+	if (!p->drop)
+		return;
+	chm_for_each_match(slot, mask) {
+		void *key = __chm_slot(c, slot, p);
+
+		p->drop(key, key + p->value_offset);
+	}
+}
+
+/* === Reclaim ============================================================= */
+
+/*
+ * Removed slots wait for a grace period as DEAD slots of one of two
+ * generations.  Removals join @dead_gen; the other generation is sealed: its
+ * cookie was taken after its last DEAD store.  When that has elapsed its slots
+ * become EMPTY and the generations change places.  A bitmap says which chunks
+ * have DEAD slots, so that sweeping costs by their number.
+ */
+
+/* The DEAD slots of generation @gen become EMPTY; their grace period is over. */
+static void chm_sweep(struct chm *map, struct chm_table *t, unsigned int gen)
+{
+	const struct chm_params *p = &map->p;
+	unsigned long chunk;
+
+	if (!t->dead[gen])
+		return;
+	for_each_set_bit(chunk, t->dead_chunks, t->nr_chunks) {
+		struct chm_chunk *c = __chm_chunk(t, chunk, p);
+		unsigned long mask = chm_match_dead_gen(c->ctrl, gen);
+
+		if (!mask)
+			continue;
+		chm_drop_slots(p, c, mask & chm_match_droppable(c->ctrl));
+		chm_set_ctrl(c, chm_tags_clear(c->ctrl, mask));
+		if (!chm_match_dead(c->ctrl))
+			__clear_bit(chunk, t->dead_chunks);
+		cond_resched();
+	}
+	t->dead[gen] = 0;
+}
+
+/* Sweep what has elapsed, seal what has not begun to wait. */
+static void chm_advance(struct chm *map, struct chm_table *t)
+{
+	unsigned int sealed = !t->dead_gen;
+
+	lockdep_assert_held(&map->lock);
+	if (t->dead[sealed]) {
+		/*
+		 * O5: nobody looks at the slots of this generation any more.
+		 * Pairs with the end of the RCU section of whoever saw them
+		 * FULL; without it a reader would see another pair's bytes.
+		 */
+		if (!poll_state_synchronize_rcu(t->cookie))
+			return;
+		chm_sweep(map, t, sealed);
+	}
+	if (t->dead[!sealed]) {
+		/* O5: the cookie comes after the last DEAD store it covers. */
+		t->cookie = start_poll_synchronize_rcu();
+		t->dead_gen = sealed;
+	}
+}
+
+/* Poll when DEAD slots are many enough to matter. */
+static void chm_poll(struct chm *map, struct chm_table *t)
+{
+	if (chm_nr_dead(t) > chm_nr_slots(t) / 16)
+		chm_advance(map, t);
+}
+
+/* Have the work item run after a grace period, if it isn't due anyway. */
+static void chm_schedule_reclaim(struct chm *map)
+{
+	if (!map->dying)
+		queue_rcu_work(chm_wq, &map->reclaim);
+}
+
+/* The slot at @at, of the active table, was just turned DEAD. */
+static void chm_note_dead(struct chm *map, struct chm_table *t,
+			  const struct chm_place *at)
+{
+	t->dead[t->dead_gen]++;
+	__set_bit(at->chunk, t->dead_chunks);
+	if (!t->dead[!t->dead_gen]) {
+		chm_advance(map, t);
+		chm_schedule_reclaim(map);
+	}
+}
+
+/* Free a table that no reader can see, with the pairs that are still its. */
+static void chm_free_table(const struct chm_params *p, struct chm_table *t)
+{
+	u32 i;
+
+	for (i = 0; p->drop && i < t->nr_chunks; i++) {
+		struct chm_chunk *c = __chm_chunk(t, i, p);
+
+		chm_drop_slots(p, c, chm_match_droppable(c->ctrl));
+		if (t->owns_full)
+			chm_drop_slots(p, c, chm_match_full(c->ctrl));
+		if (!(i % CHM_RANGE))
+			cond_resched();
+	}
+	kvfree(t);
+}
+
+/* Free retired tables, oldest first; those that must wait only if @all. */
+static void chm_free_retired(struct chm *map, bool all)
+{
+	struct chm_table *t, *next;
+
+	lockdep_assert_held(&map->lock);
+	list_for_each_entry_safe(t, next, &map->retired, retired) {
+		/* O7: pairs with the end of the readers' sections. */
+		if (!all && !poll_state_synchronize_rcu(t->cookie))
+			break;
+		list_del(&t->retired);
+		map->retired_bytes -= t->bytes;
+		chm_free_table(&map->p, t);
+	}
+}
+
+/*
+ * Wait until no reader sees what was removed or retired so far, and reclaim
+ * it.  The map's mutex is held: writers block one another.
+ */
+static void chm_wait(struct chm *map)
+{
+	struct chm_table *t = chm_table(map);
+
+	lockdep_assert_held(&map->lock);
+	trace_chm_wait(map, map->retired_bytes);
+	/* O5, O7: pairs with the end of the readers' sections. */
+	synchronize_rcu();
+	map->events.gp_waits++;
+	chm_free_retired(map, true);
+	if (t) {
+		chm_sweep(map, t, 0);
+		chm_sweep(map, t, 1);
+	}
+}
+
+/* What retired tables may take before a writer waits for their readers. */
+static size_t chm_retired_budget(const struct chm *map)
+{
+	const struct chm_table *t = chm_table(map);
+
+	if (map->p.reclaim == CHM_SYNC)
+		return 0;
+	return max_t(size_t, t ? t->bytes : 0, CHM_RETIRED_MIN);
+}
+
+/* Hand over a table that was just replaced (G10). */
+static void chm_retire(struct chm *map, struct chm_table *t)
+{
+	lockdep_assert_held(&map->lock);
+	t->owns_full |= map->p.class == CHM_CLONE;
+	/* O7: the cookie comes after the table was unpublished. */
+	t->cookie = start_poll_synchronize_rcu();
+	chm_free_retired(map, false);
+	list_add_tail(&t->retired, &map->retired);
+	map->retired_bytes += t->bytes;
+	if (map->retired_bytes > chm_retired_budget(map))
+		chm_wait(map);
+	else
+		chm_schedule_reclaim(map);
+}
+
+static void chm_reclaim_work(struct work_struct *work)
+{
+	struct chm *map = container_of(to_rcu_work(work), struct chm, reclaim);
+	struct chm_table *t;
+
+	mutex_lock(&map->lock);
+	t = chm_table(map);
+	if (t)
+		chm_advance(map, t);
+	chm_free_retired(map, false);
+	if (!list_empty(&map->retired) || (t && chm_nr_dead(t)))
+		chm_schedule_reclaim(map);
+	mutex_unlock(&map->lock);
+}
+
+/* === Growth ============================================================== */
+
+/* Bitwise, or by clone(): a second copy of the pair at @from. */
+static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
+			 gfp_t gfp)
+{
+	int ret;
+
+	memcpy(to, from, p->slot_size);
+	if (p->class != CHM_CLONE)
+		return 0;
+	ret = p->clone(to, to + p->value_offset, from,
+		       from + p->value_offset, gfp);
+	/* -EAGAIN means another thing here, and so would a positive number. */
+	return ret > 0 || ret == -EAGAIN ? -ENOMEM : ret;
+}
+
+/* Copy the pairs of chunks @begin to @end - 1 into @to, which is private. */
+static int chm_migrate_range(const struct chm_params *p, struct chm_table *to,
+			     const struct chm_table *from, u32 begin, u32 end,
+			     gfp_t gfp)
+{
+	for (; begin < end; begin++) {
+		struct chm_chunk *c = __chm_chunk(from, begin, p);
+		unsigned long mask = chm_match_full(c->ctrl);
+		u32 slot;
+
+		chm_for_each_match(slot, mask) {
+			void *pair = __chm_slot(c, slot, p);
+			u64 hash = __chm_hash(to, pair, p);
+			struct chm_place at;
+			int ret;
+
+			if (WARN_ON_ONCE(!chm_find_empty(to, hash, 0, p, &at)))
+				return -EUCLEAN;
+			ret = chm_copy_pair(p, chm_place_slot(&at, p), pair, gfp);
+			if (ret)
+				return ret;
+			chm_publish_slot(to, hash, 0, &at, p);
+			to->displaced += !!at.distance;
+		}
+	}
+	return 0;
+}
+
+static int chm_migrate(struct chm *map, struct chm_table *to,
+		       const struct chm_table *from, gfp_t gfp)
+{
+	u64 start = ktime_get_ns();
+	u32 begin, end;
+
+	for (begin = 0; begin < from->nr_chunks; begin = end) {
+		int ret;
+
+		end = min(begin + CHM_RANGE, from->nr_chunks);
+		ret = chm_migrate_range(&map->p, to, from, begin, end, gfp);
+		if (ret)
+			return ret;
+		cond_resched();
+	}
+	map->events.migrated = map->entries;
+	map->events.migrated_ns = ktime_get_ns() - start;
+	return 0;
+}
+
+static void chm_count_migration(struct chm *map, u32 from, u32 to)
+{
+	if (to > from)
+		map->events.grows++;
+	else if (to < from)
+		map->events.shrinks++;
+	else
+		map->events.rehashes++;
+	trace_chm_migrate(map, from, to, map->entries,
+			  map->events.migrated_ns);
+}
+
+/* Make @fresh, complete, the active table; NULL: none.  Retire the old one. */
+static void chm_publish(struct chm *map, struct chm_table *fresh)
+{
+	struct chm_table *old = chm_table(map);
+
+	if (fresh) {
+		memcpy(map->seed, fresh->seed, sizeof(map->seed));
+		map->use_siphash = fresh->use_siphash;
+	}
+	/* O6: pairs with __chm_table_rcu(). */
+	rcu_assign_pointer(map->tbl, fresh);
+	map->epoch++;
+	if (!old)
+		return;
+	chm_count_migration(map, old->nr_chunks, fresh ? fresh->nr_chunks : 0);
+	chm_retire(map, old);
+}
+
+/*
+ * Move every pair to @fresh and publish it: steps 3 to 6 of a growth.  On
+ * failure @fresh is still the caller's and the map is as it was.
+ */
+static int chm_replace_table(struct chm *map, struct chm_table *fresh,
+			     gfp_t gfp)
+{
+	struct chm_table *old = chm_table(map);
+	int ret;
+
+	lockdep_assert_held(&map->lock);
+	lockdep_assert_held(&map->resize_lock);
+	if (map->entries > fresh->max_entries)
+		return -EAGAIN;
+	if (old) {
+		ret = chm_migrate(map, fresh, old, gfp);
+		if (ret) {
+			/* clone() made pairs that nobody has seen. */
+			fresh->owns_full = map->p.class == CHM_CLONE;
+			return ret;
+		}
+	}
+	chm_publish(map, fresh);
+	return 0;
+}
+
+/* Hash seed of @fresh: the map's, or a new one after long probe runs. */
+static int chm_seed_table(struct chm *map, struct chm_table *fresh,
+			  bool reseed)
+{
+	if (!reseed) {
+		memcpy(fresh->seed, map->seed, sizeof(fresh->seed));
+		fresh->use_siphash = map->use_siphash;
+		return 0;
+	}
+	/* A new seed changes the order of hashes that walks rely on. */
+	if (map->walks)
+		return -EBUSY;
+	get_random_bytes(fresh->seed, sizeof(fresh->seed));
+	fresh->use_siphash = !map->p.hash && !map->p.equal;
+	return 0;
+}
+
+static int chm_fill_table(struct chm *map, struct chm_table *fresh,
+			  bool reseed, gfp_t gfp)
+{
+	int ret = chm_seed_table(map, fresh, reseed);
+
+	if (!ret)
+		ret = chm_replace_table(map, fresh, gfp);
+	if (ret) {
+		chm_free_table(&map->p, fresh);
+		return ret;
+	}
+	map->events.reseeds += reseed;
+	return 0;
+}
+
+/*
+ * Build a table of @nr_chunks and move to it.  Drops and retakes map->lock, so
+ * that memory is not allocated under it; returns -EAGAIN, with nothing done,
+ * if another writer replaced the table, or filled it, meanwhile.
+ */
+static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
+{
+	unsigned long epoch = map->epoch;
+	struct chm_table *fresh = NULL;
+	int ret = -EAGAIN;
+
+	lockdep_assert_held(&map->lock);
+	mutex_unlock(&map->lock);
+	mutex_lock(&map->resize_lock);
+	if (READ_ONCE(map->epoch) == epoch)
+		fresh = chm_table_alloc(&map->p, nr_chunks, gfp);
+	mutex_lock(&map->lock);
+	if (IS_ERR(fresh)) {
+		map->events.failed_allocs++;
+		ret = PTR_ERR(fresh);
+	} else if (fresh) {
+		ret = chm_fill_table(map, fresh, reseed, gfp);
+	}
+	mutex_unlock(&map->resize_lock);
+	return ret;
+}
+
+/* Seed a map and check what DEFINE_CHM() declared, once. */
+static int chm_start(struct chm *map)
+{
+	int ret;
+
+	lockdep_assert_held(&map->lock);
+	if (likely(map->started))
+		return 0;
+	if (map->declared) {
+		struct chm_params p = *map->declared;
+
+		ret = chm_params_complete(&p);
+		if (ret)
+			return ret;
+		map->p = p;
+	}
+	get_random_bytes(map->seed, sizeof(map->seed));
+	INIT_RCU_WORK(&map->reclaim, chm_reclaim_work);
+	map->started = true;
+	return 0;
+}
+
+/* The least number of chunks for one pair more and all that was promised. */
+static u64 chm_chunks_needed(const struct chm *map)
+{
+	return chm_chunks_for(&map->p, max3(map->entries + 1, map->reserved,
+					    map->p.min_entries));
+}
+
+static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
+{
+	u64 grown = div_u64((u64)t->nr_chunks * map->p.growth + 99, 100);
+
+	return max(min(grown, CHM_MAX_CHUNKS), chm_chunks_needed(map));
+}
+
+/*
+ * Chunks for the table that a writer wants who found no usable slot.  Too many
+ * pairs: grow.  Else DEAD slots are in the way: make room for those of about
+ * two grace periods at the rate they come, but not more than twice what the
+ * pairs need or 1 MiB.
+ */
+static u64 chm_chunks_wanted(const struct chm *map)
+{
+	const struct chm_table *t = chm_table(map);
+	u64 needed = chm_chunks_needed(map);
+	u64 roomy, most;
+
+	if (!t)
+		return needed;
+	if (map->entries >= t->max_entries)
+		return chm_chunks_grown(map, t);
+	roomy = chm_chunks_for(&map->p, map->entries + 2 * chm_nr_dead(t) + 1);
+	most = max(2 * needed, div_u64(CHM_RETIRED_MIN,
+				       chm_stride(map->p.slot_size)));
+	return max(needed, min(roomy, most));
+}
+
+/*
+ * A writer found no usable slot: get a table that has one, or wait until DEAD
+ * slots are usable again.  Return: 0 to try again, -ENOMEM, -E2BIG or what
+ * clone() returned.
+ */
+static int chm_make_room(struct chm *map, gfp_t gfp)
+{
+	struct chm_table *t;
+	int ret;
+
+	ret = chm_resize(map, chm_chunks_wanted(map), false, gfp);
+	if (!ret || ret == -EAGAIN)
+		return 0;
+	t = chm_table(map);
+	if (!t || map->entries >= t->max_entries || !chm_nr_dead(t))
+		return ret;
+	chm_wait(map);
+	return 0;
+}
+
+/*
+ * An insertion just ended @distance chunks from home.  If that is too far and
+ * the table more than half full, room is the first remedy; else someone chose
+ * the keys, or the hash is bad: take a fresh seed and SipHash, once, when no
+ * walk is open.  Failing does no harm.
+ */
+static void chm_defend(struct chm *map, u32 distance, gfp_t gfp)
+{
+	const struct chm_table *t = chm_table(map);
+	unsigned long half = chm_nr_slots(t) / 2;
+
+	if (map->entries + chm_nr_dead(t) > half) {
+		if (distance > CHM_PROBE_LIMIT && map->entries > half)
+			chm_resize(map, chm_chunks_grown(map, t), false, gfp);
+	} else if (!map->events.reseeds && !map->walks) {
+		chm_resize(map, t->nr_chunks, true, gfp);
+	}
+}
+
+/* === Update ============================================================== */
+
+/* Writers may sleep, and wait for readers: inside of one they never end. */
+static void chm_assert_writer(void)
+{
+	might_sleep();
+#ifdef CONFIG_PROVE_RCU
+	RCU_LOCKDEP_WARN(lock_is_held(&rcu_lock_map),
+			 "chm: writer inside rcu_read_lock()");
+#endif
+}
+
+static void chm_add_entries(struct chm *map, long n)
+{
+	/* Pairs with READ_ONCE() in chm_count(), which needs no order. */
+	WRITE_ONCE(map->entries, map->entries + n);
+}
+
+/*
+ * O8: one store, which readers take with one load; release, since the word may
+ * be a pointer.  Pairs with READ_ONCE() in __chm_copy_value() and in readers.
+ */
+#define chm_store_as(type, word, value) do {				\
+	type __w;							\
+									\
+	memcpy(&__w, value, sizeof(__w));				\
+	/* O8: see above. */						\
+	smp_store_release((type *)(word), __w);				\
+} while (0)
+
+static void chm_store_word(void *word, const void *value, u32 size)
+{
+	switch (size) {
+	case 1:
+		chm_store_as(u8, word, value);
+		break;
+	case 2:
+		chm_store_as(u16, word, value);
+		break;
+	case 4:
+		chm_store_as(u32, word, value);
+		break;
+	default:
+		chm_store_as(unsigned long, word, value);
+	}
+}
+
+/* Is the next insertion better made into another table? */
+static bool chm_crowded(const struct chm *map, const struct chm_table *t)
+{
+	unsigned long spare = chm_nr_slots(t) - t->max_entries;
+
+	return map->entries >= t->max_entries ||
+	       map->entries + chm_nr_dead(t) >= t->max_entries + (spare + 1) / 2;
+}
+
+static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
+			     const void *key, const void *value)
+{
+	const struct chm_params *p = &map->p;
+	struct chm_place at;
+
+	if (p->max_entries && map->entries >= p->max_entries)
+		return -E2BIG;
+	if (chm_crowded(map, t) || !chm_find_empty(t, hash, 0, p, &at))
+		return -EAGAIN;
+	chm_write_slot(chm_place_slot(&at, p), key, value, p);
+	chm_publish_slot(t, hash, 0, &at, p);
+	t->displaced += !!at.distance;
+	map->run = at.distance;
+	chm_add_entries(map, 1);
+	return 1;
+}
+
+/* The new pair goes into the chunk of the old one: one store switches. */
+static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
+			       const struct chm_place *at,
+			       const void *key, const void *value)
+{
+	unsigned long ctrl = at->c->ctrl;
+	u32 slot = chm_first(chm_match_empty(ctrl));
+
+	chm_write_slot(__chm_slot(at->c, slot, &map->p), key, value, &map->p);
+	ctrl = chm_tag_set(ctrl, at->slot, chm_dead_tag(t, false));
+	ctrl = chm_tag_set(ctrl, slot, chm_tag(hash));
+	/* O1; and readers see exactly one of the two. */
+	chm_set_ctrl(at->c, ctrl);
+	chm_note_dead(map, t, at);
+}
+
+/*
+ * The new pair goes further along the path, never back: a reader on its way
+ * would miss both.  It takes over the old pair's share in the overflow counts
+ * from home to @at and adds its own from there.
+ */
+static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
+			      const struct chm_place *at,
+			      const void *key, const void *value)
+{
+	struct chm_place to;
+
+	if (!chm_find_empty(t, hash, at->distance + 1, &map->p, &to))
+		return -EAGAIN;
+	chm_write_slot(chm_place_slot(&to, &map->p), key, value, &map->p);
+	chm_publish_slot(t, hash, at->distance, &to, &map->p);
+	/* O3: the new pair is visible before the old one dies. */
+	chm_set_ctrl(at->c, chm_tag_set(at->c->ctrl, at->slot,
+					chm_dead_tag(t, false)));
+	t->displaced += !at->distance;
+	chm_note_dead(map, t, at);
+	return 0;
+}
+
+static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
+			       const struct chm_place *at,
+			       const void *key, const void *value)
+{
+	const struct chm_params *p = &map->p;
+
+	if (p->class == CHM_WORD) {
+		chm_store_word(chm_place_slot(at, p) + p->value_offset, value,
+			       p->value_size);
+		return 0;
+	}
+	if (!chm_match_empty(at->c->ctrl))
+		return chm_replace_beyond(map, t, hash, at, key, value);
+	chm_replace_within(map, t, hash, at, key, value);
+	return 0;
+}
+
+/* Return: 1 inserted, 0 replaced, -EAGAIN if it takes another table first. */
+static int chm_try_store(struct chm *map, const void *key, const void *value,
+			 unsigned int how)
+{
+	struct chm_table *t = chm_table(map);
+	struct chm_place at;
+	u64 hash;
+
+	lockdep_assert_held(&map->lock);
+	if (!t)
+		return how & CHM_CREATE ? -EAGAIN : -ENOENT;
+	chm_poll(map, t);
+	hash = __chm_hash(t, key, &map->p);
+	if (chm_find(t, key, hash, &map->p, &at)) {
+		if (!(how & CHM_UPDATE))
+			return -EEXIST;
+		return chm_replace_present(map, t, hash, &at, key, value);
+	}
+	if (!(how & CHM_CREATE))
+		return -ENOENT;
+	return chm_insert_absent(map, t, hash, key, value);
+}
+
+static int chm_store_locked(struct chm *map, const void *key,
+			    const void *value, unsigned int how, gfp_t gfp)
+{
+	int ret = chm_start(map);
+
+	while (!ret) {
+		ret = chm_try_store(map, key, value, how);
+		if (ret != -EAGAIN)
+			break;
+		ret = chm_make_room(map, gfp);
+	}
+	return ret;
+}
+
+static int chm_store(struct chm *map, const void *key, const void *value,
+		     unsigned int how, gfp_t gfp)
+{
+	int ret;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	ret = chm_store_locked(map, key, value, how, gfp);
+	if (unlikely(ret > 0 && map->run > CHM_PROBE_LIMIT_HALF))
+		chm_defend(map, map->run, gfp);
+	mutex_unlock(&map->lock);
+	return ret;
+}
+
+int chm_insert(struct chm *map, const void *key, const void *value, gfp_t gfp)
+{
+	int ret = chm_store(map, key, value, CHM_CREATE, gfp);
+
+	return ret > 0 ? 0 : ret;
+}
+EXPORT_SYMBOL_GPL(chm_insert);
+
+int chm_replace(struct chm *map, const void *key, const void *value, gfp_t gfp)
+{
+	return chm_store(map, key, value, CHM_UPDATE, gfp);
+}
+EXPORT_SYMBOL_GPL(chm_replace);
+
+int chm_upsert(struct chm *map, const void *key, const void *value, gfp_t gfp)
+{
+	return chm_store(map, key, value, CHM_CREATE | CHM_UPDATE, gfp);
+}
+EXPORT_SYMBOL_GPL(chm_upsert);
+
+/* Remove @key; @value: where its value goes instead of to drop(), or NULL. */
+static int chm_erase(struct chm *map, const void *key, void *value)
+{
+	struct chm_table *t = chm_table(map);
+	const struct chm_params *p = &map->p;
+	struct chm_place at;
+	u64 hash;
+
+	lockdep_assert_held(&map->lock);
+	if (!t)
+		return -ENOENT;
+	chm_poll(map, t);
+	hash = __chm_hash(t, key, p);
+	if (!chm_find(t, key, hash, p, &at))
+		return -ENOENT;
+	if (value)
+		memcpy(value, chm_place_slot(&at, p) + p->value_offset,
+		       p->value_size);
+	chm_set_ctrl(at.c, chm_tag_set(at.c->ctrl, at.slot,
+				       chm_dead_tag(t, value)));
+	chm_pass(t, hash, 0, at.distance, p, chm_overflow_lower);
+	t->displaced -= !!at.distance;
+	chm_add_entries(map, -1);
+	chm_note_dead(map, t, &at);
+	return 0;
+}
+
+int chm_remove(struct chm *map, const void *key)
+{
+	int ret;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	ret = chm_erase(map, key, NULL);
+	mutex_unlock(&map->lock);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(chm_remove);
+
+int chm_take(struct chm *map, const void *key, void *value)
+{
+	int ret;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	ret = chm_erase(map, key, value);
+	mutex_unlock(&map->lock);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(chm_take);
+
+/* Every FULL slot of @c becomes DEAD; nothing passes it any more. */
+static void chm_clear_chunk(struct chm_table *t, u32 chunk,
+			    const struct chm_params *p)
+{
+	struct chm_chunk *c = __chm_chunk(t, chunk, p);
+	unsigned long full = chm_match_full(c->ctrl);
+	unsigned long ctrl = c->ctrl & (CHM_OVERFLOW_ONE - 1);
+
+	if (full) {
+		t->dead[t->dead_gen] += hweight_long(full);
+		__set_bit(chunk, t->dead_chunks);
+	}
+	ctrl = chm_tags_clear(ctrl, full) |
+	       (full >> 7) * chm_dead_tag(t, false);
+	if (ctrl != c->ctrl)
+		chm_set_ctrl(c, ctrl);
+}
+
+void chm_clear(struct chm *map)
+{
+	struct chm_table *t;
+	u32 i;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	t = chm_table(map);
+	for (i = 0; t && i < t->nr_chunks; i++) {
+		chm_clear_chunk(t, i, &map->p);
+		if (!(i % CHM_RANGE))
+			cond_resched();
+	}
+	if (t) {
+		chm_add_entries(map, -map->entries);
+		t->displaced = 0;
+		t->longest = 0;
+		chm_advance(map, t);
+		chm_schedule_reclaim(map);
+	}
+	mutex_unlock(&map->lock);
+}
+EXPORT_SYMBOL_GPL(chm_clear);
+
+static int chm_reserve_locked(struct chm *map, unsigned long n, gfp_t gfp)
+{
+	int ret = chm_start(map);
+
+	if (!ret && map->p.max_entries && n > map->p.max_entries)
+		ret = -E2BIG;
+	while (!ret) {
+		struct chm_table *t = chm_table(map);
+
+		if (!n || (t && n <= t->max_entries)) {
+			map->reserved = n;
+			break;
+		}
+		ret = chm_resize(map, chm_chunks_for(&map->p,
+						     max(n, map->entries)),
+				 false, gfp);
+		if (ret == -EAGAIN)
+			ret = 0;
+	}
+	return ret;
+}
+
+int chm_reserve(struct chm *map, unsigned long n, gfp_t gfp)
+{
+	int ret;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	ret = chm_reserve_locked(map, n, gfp);
+	mutex_unlock(&map->lock);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(chm_reserve);
+
+static int chm_shrink_locked(struct chm *map, gfp_t gfp)
+{
+	int ret = -EAGAIN;
+
+	while (ret == -EAGAIN) {
+		struct chm_table *t = chm_table(map);
+		u64 fit = chm_chunks_for(&map->p, max(map->entries,
+						      map->p.min_entries));
+
+		if (!t || (map->entries && fit >= t->nr_chunks))
+			return 0;
+		if (!map->entries) {
+			chm_publish(map, NULL);
+			return 0;
+		}
+		ret = chm_resize(map, fit, false, gfp);
+	}
+	return ret;
+}
+
+int chm_shrink(struct chm *map, gfp_t gfp)
+{
+	int ret;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	ret = chm_shrink_locked(map, gfp);
+	if (!ret)
+		map->reserved = 0;
+	mutex_unlock(&map->lock);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(chm_shrink);
+
+/* === Iterate ============================================================= */
+
+/*
+ * A walk visits home chunks in order and, of the pairs of one home, the one
+ * with the least (hash, fingerprint) behind the last.  That order depends on
+ * the keys and the seed alone, so the cursor is good in any table and after
+ * any sleep; and a pair that is visible twice, while it is being replaced, has
+ * one place in it.
+ */
+
+/* Another SipHash than chm_siphash(): two keys agree in both never. */
+static u64 chm_fingerprint(const struct chm_table *t, const void *key, u32 len)
+{
+	const siphash_key_t k = { .key = { t->seed[1], ~t->seed[0] } };
+
+	return siphash(key, len, &k);
+}
+
+/* Compare (@hash, fingerprint of @key) with @than, as memcmp() does. */
+static int chm_compare(const struct chm_table *t, const struct chm_params *p,
+		       u64 hash, const void *key, const struct chm_cursor *than)
+{
+	u64 fingerprint;
+
+	if (hash != than->hash)
+		return hash < than->hash ? -1 : 1;
+	fingerprint = chm_fingerprint(t, key, p->key_size);
+	if (fingerprint != than->fingerprint)
+		return fingerprint < than->fingerprint ? -1 : 1;
+	return 0;
+}
+
+struct chm_candidate {
+	struct chm_cursor	cursor;
+	void			*pair;
+};
+
+/* Take the FULL slots of one chunk into account that belong to @home. */
+static void chm_scan_chunk(const struct chm_table *t,
+			   const struct chm_params *p, u32 home,
+			   const struct chm_chunk *c, unsigned long ctrl,
+			   const struct chm_cursor *after,
+			   struct chm_candidate *best)
+{
+	unsigned long mask = chm_match_full(ctrl);
+	u32 slot;
+
+	chm_for_each_match(slot, mask) {
+		void *pair = __chm_slot(c, slot, p);
+		u64 hash = __chm_hash(t, pair, p);
+
+		if (chm_home(hash, t->nr_chunks) != home)
+			continue;
+		if (after->started && chm_compare(t, p, hash, pair, after) <= 0)
+			continue;
+		/* A pair and its replacement: the first is as a lookup has it. */
+		if (best->pair &&
+		    chm_compare(t, p, hash, pair, &best->cursor) >= 0)
+			continue;
+		best->pair = pair;
+		best->cursor.hash = hash;
+		best->cursor.fingerprint = chm_fingerprint(t, pair, p->key_size);
+		best->cursor.started = true;
+	}
+}
+
+/*
+ * The first pair of @home behind @after.  Probes as a lookup does, so it misses
+ * no key that is present meanwhile (G2).
+ */
+static bool chm_scan_home(const struct chm_table *t,
+			  const struct chm_params *p, u32 home,
+			  const struct chm_cursor *after,
+			  struct chm_candidate *best)
+{
+	u32 chunk = home;
+	u32 i;
+
+	best->pair = NULL;
+	for (i = 0; i < t->nr_chunks; i++) {
+		const struct chm_chunk *c = __chm_chunk(t, chunk, p);
+		/* O1, O2, O3: pairs with chm_set_ctrl(), as in chm_probe(). */
+		unsigned long ctrl = smp_load_acquire(&c->ctrl);
+
+		chm_scan_chunk(t, p, home, c, ctrl, after, best);
+		if (!chm_overflow(ctrl))
+			break;
+		chunk = chm_next_chunk(chunk, t->nr_chunks);
+	}
+	return best->pair;
+}
+
+/*
+ * Move @cursor to the next pair of @t and return that, or NULL after
+ * CHM_RANGE homes without one, or at the end.
+ */
+static void *chm_step(const struct chm_table *t, const struct chm_params *p,
+		      struct chm_cursor *cursor)
+{
+	u32 home = cursor->started ? chm_home(cursor->hash, t->nr_chunks) : 0;
+	struct chm_candidate best;
+	u32 i;
+
+	for (i = 0; i < CHM_RANGE && home < t->nr_chunks; i++, home++) {
+		if (chm_scan_home(t, p, home, cursor, &best)) {
+			best.cursor.ended = false;
+			*cursor = best.cursor;
+			return best.pair;
+		}
+	}
+	cursor->ended = home == t->nr_chunks;
+	if (!cursor->ended) {
+		/* Behind everything before @home. */
+		cursor->hash = chm_home_begin(home, t->nr_chunks) - 1;
+		cursor->fingerprint = U64_MAX;
+		cursor->started = true;
+	}
+	return NULL;
+}
+
+void chm_iter_init(struct chm_iter *it, struct chm *map)
+{
+	chm_assert_writer();
+	*it = (struct chm_iter) { .map = map };
+	/* Under the lock: a reseed that has begun must not see no walk. */
+	mutex_lock(&map->lock);
+	map->walks++;
+	mutex_unlock(&map->lock);
+}
+EXPORT_SYMBOL_GPL(chm_iter_init);
+
+/* One read-side section of a walk: at most CHM_RANGE homes. */
+static bool chm_iter_copy(struct chm_iter *it, void *key, void *value)
+{
+	const struct chm_params *p = &it->map->p;
+	const struct chm_table *t;
+	void *pair = NULL;
+
+	rcu_read_lock();
+	t = __chm_table_rcu(it->map);
+	if (t)
+		pair = chm_step(t, p, &it->cursor);
+	else
+		it->cursor.ended = true;
+	if (pair && key)
+		memcpy(key, pair, p->key_size);
+	if (pair && value)
+		__chm_copy_value(value, pair + p->value_offset, p);
+	rcu_read_unlock();
+	return pair;
+}
+
+bool chm_iter_next(struct chm_iter *it, void *key, void *value)
+{
+	while (!it->cursor.ended) {
+		if (chm_iter_copy(it, key, value))
+			return true;
+	}
+	return false;
+}
+EXPORT_SYMBOL_GPL(chm_iter_next);
+
+void chm_iter_exit(struct chm_iter *it)
+{
+	struct chm *map = it->map;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	map->walks--;
+	mutex_unlock(&map->lock);
+	it->cursor.ended = true;
+}
+EXPORT_SYMBOL_GPL(chm_iter_exit);
+
+bool chm_pos_next(struct chm_pos *pos)
+{
+	const struct chm_params *p = &pos->map->p;
+
+	while (pos->tbl && !pos->cursor.ended) {
+		void *pair = chm_step(pos->tbl, p, &pos->cursor);
+
+		if (pair) {
+			pos->key = pair;
+			pos->value = pair + p->value_offset;
+			return true;
+		}
+	}
+	return false;
+}
+EXPORT_SYMBOL_GPL(chm_pos_next);
+
+bool chm_pos_first(struct chm_pos *pos, struct chm *map)
+{
+	*pos = (struct chm_pos) { .map = map, .tbl = __chm_table_rcu(map) };
+	return chm_pos_next(pos);
+}
+EXPORT_SYMBOL_GPL(chm_pos_first);
+
+void chm_stats(struct chm *map, struct chm_stats *s)
+{
+	const struct chm_table *t;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	t = chm_table(map);
+	*s = map->events;
+	s->entries = map->entries;
+	s->retired_bytes = map->retired_bytes;
+	s->walks = map->walks;
+	if (t) {
+		s->chunks = t->nr_chunks;
+		s->slots = chm_nr_slots(t);
+		s->bytes = t->bytes;
+		s->displaced = t->displaced;
+		s->longest_probe = t->longest;
+		s->dead = chm_nr_dead(t);
+	}
+	mutex_unlock(&map->lock);
+}
+EXPORT_SYMBOL_GPL(chm_stats);
+
+/* === Verify ============================================================== */
+
+struct chm_check {
+	const struct chm	*map;
+	const struct chm_table	*t;
+	u32			*passed;	/* pairs that passed each chunk */
+	unsigned long		full;
+	unsigned long		dead[2];
+	unsigned long		displaced;
+	unsigned long		errors;
+};
+
+#define chm_complain(check, fmt, ...) do {				\
+	(check)->errors++;						\
+	pr_err_ratelimited("verify %p: " fmt "\n", (check)->map,	\
+			   ##__VA_ARGS__);				\
+} while (0)
+
+static bool chm_tag_valid(unsigned long tag)
+{
+	return (tag & CHM_TAG_FULL) || tag == CHM_TAG_EMPTY ||
+	       (tag & ~(CHM_TAG_DEAD_GEN | CHM_TAG_DEAD_TAKEN)) == CHM_TAG_DEAD;
+}
+
+/* Tags, the DEAD slots and the bitmap of one chunk. */
+static void chm_check_chunk(struct chm_check *check, u32 chunk)
+{
+	const struct chm_chunk *c = __chm_chunk(check->t, chunk, &check->map->p);
+	bool marked = test_bit(chunk, check->t->dead_chunks);
+	unsigned int gen;
+	u32 i;
+
+	for (i = 0; i < CHM_SLOTS; i++) {
+		if (!chm_tag_valid(chm_tag_at(c->ctrl, i)))
+			chm_complain(check, "chunk %u slot %u: tag %#lx",
+				     chunk, i, chm_tag_at(c->ctrl, i));
+	}
+	for (gen = 0; gen < 2; gen++)
+		check->dead[gen] +=
+			hweight_long(chm_match_dead_gen(c->ctrl, gen));
+	if (marked != !!chm_match_dead(c->ctrl))
+		chm_complain(check, "chunk %u: ctrl %#lx, marked %d",
+			     chunk, c->ctrl, marked);
+	check->full += hweight_long(chm_match_full(c->ctrl));
+}
+
+/* Walk the whole probe path: the key is in @slot and nowhere else. */
+static void chm_check_unique(struct chm_check *check, u32 home, u64 hash,
+			     const void *pair)
+{
+	const struct chm_params *p = &check->map->p;
+	u32 n = check->t->nr_chunks;
+	u32 chunk = home;
+	bool seen = false;
+	u32 i;
+
+	for (i = 0; i < n; i++, chunk = chm_next_chunk(chunk, n)) {
+		const struct chm_chunk *c = __chm_chunk(check->t, chunk, p);
+		unsigned long mask = chm_match(c->ctrl, chm_tag(hash));
+		u32 slot;
+
+		chm_for_each_match(slot, mask) {
+			const void *other = __chm_slot(c, slot, p);
+
+			if (other == pair)
+				seen = true;
+			else if (__chm_equal(other, pair, p))
+				chm_complain(check, "chunk %u slot %u: key twice",
+					     chunk, slot);
+		}
+		if (!chm_overflow(c->ctrl))
+			break;
+	}
+	if (!seen)
+		chm_complain(check, "key with home %u can't be reached", home);
+}
+
+/* The tag of a pair, where it lies, and whom it passed on its way. */
+static void chm_check_pair(struct chm_check *check, u32 chunk, u32 slot)
+{
+	const struct chm_params *p = &check->map->p;
+	const struct chm_chunk *c = __chm_chunk(check->t, chunk, p);
+	const void *pair = __chm_slot(c, slot, p);
+	u64 hash = __chm_hash(check->t, pair, p);
+	u32 n = check->t->nr_chunks;
+	u32 home = chm_home(hash, n);
+	u32 i;
+
+	if (chm_tag_at(c->ctrl, slot) != chm_tag(hash))
+		chm_complain(check, "chunk %u slot %u: tag %#lx, hash %#llx",
+			     chunk, slot, chm_tag_at(c->ctrl, slot), hash);
+	check->displaced += chunk != home;
+	for (i = home; i != chunk; i = chm_next_chunk(i, n))
+		check->passed[i]++;
+	chm_check_unique(check, home, hash, pair);
+}
+
+static void chm_check_overflow(struct chm_check *check, u32 chunk)
+{
+	const struct chm_chunk *c = __chm_chunk(check->t, chunk, &check->map->p);
+	unsigned long overflow = chm_overflow(c->ctrl);
+
+	/* A saturated count may stand for fewer pairs, never for more. */
+	if (overflow != check->passed[chunk] && overflow != CHM_OVERFLOW_MAX)
+		chm_complain(check, "chunk %u: overflow %lu, passed by %u",
+			     chunk, overflow, check->passed[chunk]);
+}
+
+static void chm_check_totals(struct chm_check *check)
+{
+	const struct chm_table *t = check->t;
+
+	if (check->full != check->map->entries || check->full > t->max_entries)
+		chm_complain(check, "%lu pairs, counted %lu, at most %lu",
+			     check->full, check->map->entries, t->max_entries);
+	if (check->displaced != t->displaced)
+		chm_complain(check, "%lu displaced pairs, counted %lu",
+			     check->displaced, t->displaced);
+	if (check->dead[0] != t->dead[0] || check->dead[1] != t->dead[1])
+		chm_complain(check, "%lu + %lu dead slots, counted %lu + %lu",
+			     check->dead[0], check->dead[1],
+			     t->dead[0], t->dead[1]);
+}
+
+static void chm_check_retired(struct chm_check *check)
+{
+	const struct chm *map = check->map;
+	const struct chm_table *t;
+	size_t bytes = 0;
+
+	list_for_each_entry(t, &map->retired, retired)
+		bytes += t->bytes;
+	if (bytes != map->retired_bytes || bytes > chm_retired_budget(map))
+		chm_complain(check, "%zu bytes retired, counted %lu, budget %zu",
+			     bytes, map->retired_bytes, chm_retired_budget(map));
+}
+
+static void chm_check_table(struct chm_check *check)
+{
+	const struct chm_table *t = check->t;
+	u32 chunk;
+
+	for (chunk = 0; chunk < t->nr_chunks; chunk++) {
+		const struct chm_chunk *c = __chm_chunk(t, chunk, &check->map->p);
+		unsigned long mask = chm_match_full(c->ctrl);
+		u32 slot;
+
+		chm_check_chunk(check, chunk);
+		chm_for_each_match(slot, mask)
+			chm_check_pair(check, chunk, slot);
+		if (!(chunk % CHM_RANGE))
+			cond_resched();
+	}
+	for (chunk = 0; chunk < t->nr_chunks; chunk++)
+		chm_check_overflow(check, chunk);
+	chm_check_totals(check);
+}
+
+static int chm_verify_locked(struct chm *map, u32 *passed)
+{
+	struct chm_check check = {
+		.map = map, .t = chm_table(map), .passed = passed,
+	};
+
+	lockdep_assert_held(&map->lock);
+	if (check.t)
+		chm_check_table(&check);
+	else if (map->entries)
+		chm_complain(&check, "%lu pairs without a table", map->entries);
+	chm_check_retired(&check);
+	return check.errors ? -EUCLEAN : 0;
+}
+
+int chm_verify(struct chm *map)
+{
+	const struct chm_table *t;
+	u32 *passed = NULL;
+	u32 n = 0;
+	int ret;
+
+	chm_assert_writer();
+	mutex_lock(&map->lock);
+	while ((t = chm_table(map)) && t->nr_chunks > n) {
+		n = t->nr_chunks;
+		mutex_unlock(&map->lock);
+		kvfree(passed);
+		passed = __vmalloc(array_size(n, sizeof(*passed)),
+				   GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
+		if (!passed)
+			return -ENOMEM;
+		mutex_lock(&map->lock);
+	}
+	ret = chm_verify_locked(map, passed);
+	mutex_unlock(&map->lock);
+	kvfree(passed);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(chm_verify);
+
+/* === DebugFS ============================================================= */
+
+static int chm_debugfs_add(struct chm *map, const char *name)
+{
+	return 0;
+}
+
+static void chm_debugfs_remove(struct chm *map)
+{
+}
+
+static void chm_debugfs_init(void)
+{
+}
+
+static void chm_debugfs_exit(void)
+{
+}
+
+/* === Life ================================================================ */
+
+int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
+	       struct chm_lock_keys *keys)
+{
+	int ret;
+
+	might_sleep();
+	*map = (struct chm) { .p = *p };
+	ret = chm_params_complete(&map->p);
+	if (ret)
+		return ret;
+	__mutex_init(&map->lock, "chm->lock", &keys->lock);
+	__mutex_init(&map->resize_lock, "chm->resize_lock", &keys->resize_lock);
+	INIT_LIST_HEAD(&map->retired);
+	return name ? chm_debugfs_add(map, name) : 0;
+}
+EXPORT_SYMBOL_GPL(__chm_init);
+
+/* Nothing is queued after this, and what was queued has run. */
+static void chm_stop_reclaim(struct chm *map)
+{
+	bool started;
+
+	mutex_lock(&map->lock);
+	map->dying = true;
+	started = map->started;
+	mutex_unlock(&map->lock);
+	if (started)
+		flush_rcu_work(&map->reclaim);
+}
+
+void chm_destroy(struct chm *map)
+{
+	struct chm_table *t;
+
+	chm_assert_writer();
+	chm_debugfs_remove(map);
+	chm_stop_reclaim(map);
+	mutex_lock(&map->lock);
+	WARN_ON_ONCE(map->walks);
+	t = chm_table(map);
+	RCU_INIT_POINTER(map->tbl, NULL);
+	if (t || !list_empty(&map->retired))
+		chm_wait(map);
+	if (t) {
+		t->owns_full = true;
+		chm_free_table(&map->p, t);
+	}
+	map->entries = 0;
+	mutex_unlock(&map->lock);
+	mutex_destroy(&map->lock);
+	mutex_destroy(&map->resize_lock);
+}
+EXPORT_SYMBOL_GPL(chm_destroy);
+
+/* === Module ============================================================== */
+
+static int __init chm_module_init(void)
+{
+	chm_wq = alloc_workqueue("chm", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!chm_wq)
+		return -ENOMEM;
+	chm_debugfs_init();
+	return 0;
+}
+
+static void __exit chm_module_exit(void)
+{
+	chm_debugfs_exit();
+	destroy_workqueue(chm_wq);
+}
+
+module_init(chm_module_init);
+module_exit(chm_module_exit);
+
+MODULE_DESCRIPTION("Concurrent hash map with lock-free lookups");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1");

@@ -1,0 +1,1007 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Concurrent hash map: lock-free lookups, pairs inline, one buffer
+ *
+ * Terms, one name each, used everywhere:
+ *
+ *	map	struct chm: what a user declares and passes around
+ *	pair	a key and a value; the map owns a copy of their bytes
+ *	table	one buffer: header, chunks, bitmap of chunks with DEAD slots
+ *	chunk	a control word and CHM_SLOTS slots (chm_chunk.h)
+ *	slot	room for one pair; its tag is EMPTY, DEAD or FULL
+ *	home	the chunk where a key's probe path begins
+ *	displaced  said of a pair that is not in its home chunk
+ *	migrate	copy every pair into a fresh table and publish that one
+ *	retire	hand a table over to be freed after a grace period
+ *	walk	an iteration that survives growth (struct chm_iter)
+ *
+ * Readers call chm_lookup() and friends under rcu_read_lock() and never wait,
+ * retry or write.  Writers may sleep and exclude one another.  Guarantees
+ * G1-G10 and their limits are listed in Documentation/chm.rst.
+ */
+#ifndef CHM_H
+#define CHM_H
+
+#include <linux/compiler.h>
+#include <linux/gfp.h>
+#include <linux/jhash.h>
+#include <linux/list.h>
+#include <linux/lockdep.h>
+#include <linux/mutex.h>
+#include <linux/prefetch.h>
+#include <linux/rcupdate.h>
+#include <linux/string.h>
+#include <linux/types.h>
+#include <linux/workqueue.h>
+
+#include "chm_chunk.h"
+
+struct chm_debugfs;
+
+/* Largest key and value, in bytes: larger ones go behind a pointer. */
+#define CHM_KEY_MAX	4096
+#define CHM_VALUE_MAX	65536
+
+/**
+ * enum chm_class - What may happen to the bytes of a value while visible.
+ * @CHM_FROZEN: Nothing.  chm_replace() writes a new slot and switches to it
+ *	atomically; growth moves the pair bitwise.  The default.
+ * @CHM_WORD: chm_replace() overwrites it in place with one store.  1, 2, 4 or
+ *	8 bytes, no more than a long, naturally aligned.  Readers take it with
+ *	READ_ONCE() or chm_get().
+ * @CHM_CLONE: Like @CHM_FROZEN, but growth calls clone() for each pair and
+ *	drop() for the old copy, after a grace period.
+ * @CHM_CELL: Readers update it in place.  Not available yet: -EOPNOTSUPP.
+ */
+enum chm_class {
+	CHM_FROZEN,
+	CHM_WORD,
+	CHM_CLONE,
+	CHM_CELL,
+};
+
+/**
+ * enum chm_reclaim - Who waits for the grace period of a replaced table.
+ * @CHM_DEFERRED: A work item; a writer only when the retired tables would
+ *	exceed the larger of the active table and 1 MiB.  The default.
+ * @CHM_SYNC: The writer that replaced it, holding the map's mutex.
+ */
+enum chm_reclaim {
+	CHM_DEFERRED,
+	CHM_SYNC,
+};
+
+/**
+ * struct chm_params - What a map is made of; constant for its life.
+ * @key_size: Bytes of a key, 1 to CHM_KEY_MAX.  Keys are compared and hashed
+ *	as bytes unless @equal and @hash say otherwise: zero their padding.
+ * @value_size: Bytes of a value, 0 to CHM_VALUE_MAX.
+ * @value_offset: Offset of the value in a slot; 0: right after the key, at
+ *	its natural alignment.
+ * @slot_size: Bytes of a slot; 0: as needed.  A multiple of the alignment
+ *	that key and value need, which is at most 8.
+ * @class: What may happen to a value while it is visible.
+ * @reclaim: Who waits when a table was replaced.
+ * @max_load: Percent of the slots that may hold pairs before the table grows,
+ *	25 to 95; 0: 80.
+ * @growth: Size of a grown table in percent of the old one, 110 to 400;
+ *	0: 150.
+ * @min_entries: The table is made for at least so many pairs.
+ * @max_entries: More pairs than this are refused with -E2BIG; 0: no limit.
+ * @debugfs_write: Let root change this map through its debugfs directory.
+ * @hash: Hash of a key with a seed; NULL: a seeded hash of its bytes, which
+ *	changes to SipHash under attack.  All 64 bits should be good: the high
+ *	32 choose the chunk, the low 7 are the tag.  Called in the context of
+ *	the lookup.
+ * @equal: Whether two keys are the same; NULL: memcmp().  Equal keys must
+ *	have equal hashes.  Called in the context of the lookup.
+ * @clone: CHM_CLONE only, where it is required: make a second pair of one.
+ *	@new_key and @new_value hold a bitwise copy to begin with.  Returns 0,
+ *	or a negative errno after undoing its own work, which makes the growth
+ *	fail.  Runs with the map's mutex held; may sleep.
+ * @drop: Release what a removed pair owns.  Called once for each pair that
+ *	was inserted (or cloned), after a grace period; never for a pair that
+ *	chm_take() handed out.  In CHM_WORD maps the value is the last one
+ *	stored.  Process context; the map's mutex may be held, so it must not
+ *	call a writer of the same map.
+ * @merge: CHM_CELL only.
+ */
+struct chm_params {
+	u32		key_size;
+	u32		value_size;
+	u32		value_offset;
+	u32		slot_size;
+	enum chm_class	class;
+	enum chm_reclaim reclaim;
+	u32		max_load;
+	u32		growth;
+	unsigned long	min_entries;
+	unsigned long	max_entries;
+	bool		debugfs_write;
+	u64		(*hash)(const void *key, u64 seed);
+	bool		(*equal)(const void *a, const void *b);
+	int		(*clone)(void *new_key, void *new_value,
+				 const void *key, const void *value, gfp_t gfp);
+	void		(*drop)(void *key, void *value);
+	void		(*merge)(void *new_value, const void *old_now,
+				 const void *snapshot);
+};
+
+/**
+ * struct chm_stats - A snapshot of a map's figures, see chm_stats().
+ * @entries: Pairs in the map.
+ * @chunks: Chunks of the active table; 0: the map owns no table.
+ * @slots: Slots of the active table.
+ * @bytes: Bytes of the active table.
+ * @displaced: Pairs outside their home chunk.
+ * @longest_probe: Most chunks that an insertion into this table had to visit.
+ * @dead: Removed slots whose grace period is not known to be over.
+ * @grows: Migrations into a table with more chunks.
+ * @shrinks: Migrations into a table with fewer chunks.
+ * @rehashes: Migrations into a table with as many chunks.
+ * @migrated: Pairs moved by the last migration.
+ * @migrated_ns: Nanoseconds that moving them took.
+ * @retired_bytes: Bytes of replaced tables that are not freed yet.
+ * @gp_waits: Grace periods that a writer waited for.
+ * @reseeds: Rehashes with a fresh seed because of long probe runs.
+ * @failed_allocs: Tables that could not be allocated.
+ * @walks: Open walks.
+ */
+struct chm_stats {
+	unsigned long	entries;
+	unsigned long	chunks;
+	unsigned long	slots;
+	unsigned long	bytes;
+	unsigned long	displaced;
+	unsigned long	longest_probe;
+	unsigned long	dead;
+	unsigned long	grows;
+	unsigned long	shrinks;
+	unsigned long	rehashes;
+	unsigned long	migrated;
+	u64		migrated_ns;
+	unsigned long	retired_bytes;
+	unsigned long	gp_waits;
+	unsigned long	reseeds;
+	unsigned long	failed_allocs;
+	unsigned long	walks;
+};
+
+/* What lockdep tells the mutexes of one chm_init() call site apart by. */
+struct chm_lock_keys {
+	struct lock_class_key	lock;
+	struct lock_class_key	resize_lock;
+};
+
+/**
+ * struct chm - A concurrent hash map.
+ *
+ * Embed it, declare it with DEFINE_CHM(), or let DEFINE_CHM_TYPE() wrap it in
+ * a type of its own.  Not for the stack: a work item is part of it.
+ */
+struct chm {
+	/* private: use the functions below. */
+	struct chm_table __rcu	*tbl;		/* NULL: no pair was inserted */
+	unsigned long		entries;	/* written under lock */
+	struct chm_params	p;		/* complete once tbl is set */
+	const struct chm_params	*declared;	/* DEFINE_CHM(): not checked yet */
+	struct mutex		lock;		/* excludes writers; inner */
+	struct mutex		resize_lock;	/* one table being built; outer */
+
+	/* all below: under lock */
+	u64			seed[2];
+	bool			use_siphash;
+	bool			started;	/* seed and reclaim are set up */
+	bool			dying;		/* chm_destroy() has begun */
+	unsigned long		reserved;	/* what chm_reserve() promised */
+	unsigned long		epoch;		/* tables published so far */
+	unsigned long		walks;		/* open iterators pin the seed */
+	u32			run;		/* distance of the last insertion */
+	struct list_head	retired;	/* tables, oldest first */
+	unsigned long		retired_bytes;
+	struct rcu_work		reclaim;
+	struct chm_stats	events;		/* only its counters of events */
+	struct chm_debugfs	*debugfs;
+};
+
+/*
+ * One buffer: this header, nr_chunks chunks, and a bitmap of the chunks that
+ * have DEAD slots.  A lookup reads the first line of the header and no more.
+ */
+struct chm_table {
+	u32			nr_chunks;
+	bool			use_siphash;	/* instead of the default hash */
+	u64			seed[2];	/* the second: SipHash only */
+
+	/* Writers only, under the map's lock. */
+	u8			dead_gen;	/* generation that removals join */
+	bool			owns_full;	/* drop FULL pairs, too */
+	u32			longest;	/* most chunks visited to insert */
+	unsigned long		dead[2];	/* DEAD slots by generation */
+	unsigned long		displaced;
+	unsigned long		max_entries;	/* at maximum load */
+	unsigned long		cookie;		/* of !dead_gen, or of retirement */
+	unsigned long		*dead_chunks;	/* bitmap */
+	size_t			bytes;
+	struct list_head	retired;
+} ____cacheline_aligned;
+
+struct chm_chunk {
+	unsigned long	ctrl;
+	u8		slots[] __aligned(CHM_SLOT_ALIGN);
+};
+
+static_assert(offsetof(struct chm_chunk, slots) == CHM_SLOT_ALIGN);
+
+/**
+ * CHM_INITIALIZER() - Static initialiser of a map, see DEFINE_CHM().
+ * @name: The map.
+ * @params: Pointer to its struct chm_params, of static storage.
+ */
+#define CHM_INITIALIZER(name, params) {					\
+	.declared = (params),						\
+	.lock = __MUTEX_INITIALIZER((name).lock),			\
+	.resize_lock = __MUTEX_INITIALIZER((name).resize_lock),		\
+	.retired = LIST_HEAD_INIT((name).retired),			\
+}
+
+/**
+ * DEFINE_CHM() - Define a map that needs no chm_init().
+ * @name: Its name; may be preceded by static.
+ * @...: Designated initialisers of struct chm_params.
+ *
+ * Owns no memory until the first insertion, which reports bad parameters with
+ * -EINVAL or -EOPNOTSUPP.  Has no debugfs directory.  A module that unloads
+ * still calls chm_destroy().
+ */
+#define DEFINE_CHM(name, ...)						\
+	struct chm name = CHM_INITIALIZER(name,				\
+		(&(const struct chm_params) { __VA_ARGS__ }))
+
+/* === Life ================================================================ */
+
+int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
+	       struct chm_lock_keys *keys);
+
+/**
+ * chm_init() - Make an empty map.
+ * @map: The map, uninitialised or destroyed.
+ * @params: Copied; need not outlive the call.
+ * @name: Its directory under /sys/kernel/debug/chm/, up to 63 printable
+ *	characters without '/'; NULL: none.
+ *
+ * Allocates no table: an empty map owns no memory beyond struct chm (G10).
+ * Maps made by different calls in the source have lock classes of their own.
+ *
+ * Context: Process context.  May sleep.
+ * Return:
+ * * %0			- the map is ready
+ * * %-EINVAL		- a parameter or the name is out of range
+ * * %-EOPNOTSUPP	- CHM_CELL
+ * * %-EEXIST		- a map of this name exists
+ * * %-ENOMEM		- no memory for the debugfs directory
+ */
+#define chm_init(map, params, name)					\
+({									\
+	static struct chm_lock_keys __chm_keys;				\
+									\
+	__chm_init(map, params, name, &__chm_keys);			\
+})
+
+/**
+ * chm_destroy() - Drop every pair and free all memory.
+ * @map: The map.  No other call may run or begin, and walks must be closed;
+ *	lookups that are still inside rcu_read_lock() are waited for.
+ *
+ * Must be followed by chm_init() before the map is used again.
+ *
+ * Context: Process context.  Waits for a grace period unless the map never
+ *	had a table.
+ */
+void chm_destroy(struct chm *map);
+
+/* === Look up ============================================================= */
+
+u64 chm_siphash(const struct chm_table *t, const void *key, u32 len);
+const void *chm_lookup_displaced(const struct chm_table *t, const void *key,
+				 u64 hash, const struct chm_params *p);
+
+/*
+ * Default hash: both result words of Bob Jenkins' lookup3 (hashlittle2), from
+ * the kernel's jhash primitives.  Native byte order; not for use across maps.
+ */
+static __always_inline u64 chm_hash_bytes(const void *key, u32 len, u64 seed)
+{
+	const u8 *k = key;
+	u32 w[3] = { };
+	u32 a, b, c;
+
+	a = JHASH_INITVAL + len + (u32)seed;
+	b = a;
+	c = a + (u32)(seed >> 32);
+	for (; len > sizeof(w); len -= sizeof(w), k += sizeof(w)) {
+		memcpy(w, k, sizeof(w));
+		a += w[0];
+		b += w[1];
+		c += w[2];
+		__jhash_mix(a, b, c);
+	}
+	memset(w, 0, sizeof(w));
+	memcpy(w, k, len);
+	a += w[0];
+	b += w[1];
+	c += w[2];
+	__jhash_final(a, b, c);
+	return (u64)c << 32 | b;
+}
+
+static __always_inline u64 __chm_hash(const struct chm_table *t,
+				      const void *key,
+				      const struct chm_params *p)
+{
+	if (p->hash)
+		return p->hash(key, t->seed[0]);
+	if (unlikely(t->use_siphash))
+		return chm_siphash(t, key, p->key_size);
+	return chm_hash_bytes(key, p->key_size, t->seed[0]);
+}
+
+static __always_inline bool __chm_equal(const void *slot, const void *key,
+					const struct chm_params *p)
+{
+	if (p->equal)
+		return p->equal(slot, key);
+	return !memcmp(slot, key, p->key_size);
+}
+
+static __always_inline struct chm_chunk *
+__chm_chunk(const struct chm_table *t, u32 chunk, const struct chm_params *p)
+{
+	return (void *)(t + 1) + chunk * chm_stride(p->slot_size);
+}
+
+static __always_inline void *__chm_slot(const struct chm_chunk *c, u32 slot,
+					const struct chm_params *p)
+{
+	return (void *)c->slots + slot * (size_t)p->slot_size;
+}
+
+/* The slot of @c that holds @key, or NULL.  @ctrl: its word, loaded once. */
+static __always_inline void *
+__chm_search_chunk(const struct chm_chunk *c, unsigned long ctrl,
+		   const void *key, u64 hash, const struct chm_params *p)
+{
+	unsigned long mask = chm_match(ctrl, chm_tag(hash));
+	u32 slot;
+
+	chm_for_each_match(slot, mask) {
+		void *found = __chm_slot(c, slot, p);
+
+		if (likely(__chm_equal(found, key, p)))
+			return found;
+	}
+	return NULL;
+}
+
+/*
+ * A hit or a miss in the home chunk is final and decided inline; all else is
+ * for chm_lookup_displaced().
+ */
+static __always_inline const void *
+__chm_lookup_hashed(const struct chm_table *t, const void *key, u64 hash,
+		    const struct chm_params *p)
+{
+	const struct chm_chunk *c;
+	unsigned long ctrl;
+	void *slot;
+
+	c = __chm_chunk(t, chm_home(hash, t->nr_chunks), p);
+	/*
+	 * O1, O2: acquire.  Pairs with chm_set_ctrl(): whoever sees a FULL tag
+	 * sees the bytes of its slot, and whoever sees a pair published sees
+	 * the overflow counts on the way to it.
+	 */
+	ctrl = smp_load_acquire(&c->ctrl);
+	slot = __chm_search_chunk(c, ctrl, key, hash, p);
+	if (likely(slot))
+		return slot + p->value_offset;
+	if (likely(!chm_overflow(ctrl)))
+		return NULL;
+	return chm_lookup_displaced(t, key, hash, p);
+}
+
+/*
+ * O6: the pairs of a table were written before it was published.  Pairs with
+ * rcu_assign_pointer() in chm_publish().  Any RCU flavour will do: grace
+ * periods wait for all of them.
+ */
+#define __chm_table_rcu(map)						\
+	rcu_dereference_check((map)->tbl, rcu_read_lock_any_held())
+
+static __always_inline const void *
+__chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
+{
+	const struct chm_table *t = __chm_table_rcu(map);
+
+	if (unlikely(!t))
+		return NULL;
+	return __chm_lookup_hashed(t, key, __chm_hash(t, key, p), p);
+}
+
+#define __chm_load_as(type, to, from) do {				\
+	type __w = READ_ONCE(*(const type *)(from));			\
+									\
+	memcpy(to, &__w, sizeof(__w));					\
+} while (0)
+
+/* Copy a value out of its slot: CHM_WORD values may change meanwhile. */
+static __always_inline void __chm_copy_value(void *to, const void *from,
+					     const struct chm_params *p)
+{
+	if (p->class != CHM_WORD) {
+		memcpy(to, from, p->value_size);
+		return;
+	}
+	/*
+	 * O8: one load.  Pairs with chm_store_word(), whose store may come at
+	 * any time: two loads could return a mixture.
+	 */
+	switch (p->value_size) {
+	case 1:
+		__chm_load_as(u8, to, from);
+		break;
+	case 2:
+		__chm_load_as(u16, to, from);
+		break;
+	case 4:
+		__chm_load_as(u32, to, from);
+		break;
+	default:
+		__chm_load_as(unsigned long, to, from);
+	}
+}
+
+static __always_inline bool __chm_get(struct chm *map, const void *key,
+				      void *value, const struct chm_params *p)
+{
+	const void *found;
+
+	rcu_read_lock();
+	found = __chm_lookup(map, key, p);
+	if (found)
+		__chm_copy_value(value, found, p);
+	rcu_read_unlock();
+	return found;
+}
+
+/* Keys whose home chunks are fetched together by chm_lookup_many(). */
+#define CHM_BATCH	32U
+
+static __always_inline unsigned int
+__chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
+		  const void **values, const struct chm_params *p)
+{
+	const struct chm_table *t = __chm_table_rcu(map);
+	unsigned int found = 0;
+	u64 hash[CHM_BATCH];
+
+	while (n) {
+		unsigned int batch = min(n, CHM_BATCH);
+		unsigned int i;
+
+		for (i = 0; t && i < batch; i++) {
+			hash[i] = __chm_hash(t, keys + i * (size_t)p->key_size, p);
+			prefetch(__chm_chunk(t, chm_home(hash[i], t->nr_chunks), p));
+		}
+		for (i = 0; i < batch; i++, keys += p->key_size, values++) {
+			*values = !t ? NULL : __chm_lookup_hashed(t, keys, hash[i], p);
+			found += !!*values;
+		}
+		n -= batch;
+	}
+	return found;
+}
+
+/**
+ * chm_lookup() - Find the value of a key.
+ * @map: The map.
+ * @key: @key_size bytes.
+ *
+ * Wait-free: bounded by the length of the probe path, no store to shared
+ * memory, no lock, no retry (G1).  Finds every key that is present during the
+ * whole call, through replacement, growth, shrinking and slot reuse (G2).
+ * What it returns is one pair as one writer passed it and stays readable until
+ * rcu_read_unlock() (G3); a later lookup never finds an older value (G4).
+ * CHM_WORD values may change: read them with READ_ONCE().
+ *
+ * Ordering: whoever finds a pair sees all that its writer did before inserting
+ * it.  Neither a hit nor a miss is a full barrier.
+ *
+ * Context: Any, within rcu_read_lock() or another RCU reader, NMI included as
+ *	far as @hash and @equal of the map allow.
+ * Return: The value inside the map, or NULL if the key is absent.
+ */
+const void *chm_lookup(struct chm *map, const void *key);
+
+/**
+ * chm_get() - Find a key and copy its value out.
+ * @map: The map.
+ * @key: @key_size bytes.
+ * @value: Receives @value_size bytes if the key is present; else untouched.
+ *
+ * As chm_lookup(), under an rcu_read_lock() of its own.
+ *
+ * Context: Any.
+ * Return: Whether the key is present.
+ */
+bool chm_get(struct chm *map, const void *key, void *value);
+
+/**
+ * chm_lookup_many() - Find many keys, overlapping their cache misses.
+ * @map: The map.
+ * @keys: @n keys of @key_size bytes each, packed.
+ * @n: How many; any number.
+ * @values: Receives @n pointers: the value of each key, or NULL.
+ *
+ * Each key is looked up as by chm_lookup(), all in one table.  Chunks are
+ * prefetched in batches of 32 keys, as in DPDK's rte_hash_lookup_bulk().
+ *
+ * Context: As chm_lookup().
+ * Return: How many keys are present.
+ */
+unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
+			     const void **values);
+
+/* === Update ============================================================== */
+
+/**
+ * chm_insert() - Add a pair whose key is absent.
+ * @map: The map.
+ * @key: @key_size bytes, copied.
+ * @value: @value_size bytes, copied.
+ * @gfp: For the new table, should one be needed.
+ *
+ * On failure the map is as it was (G6) and the caller still owns what the pair
+ * refers to.  Cannot fail with -ENOMEM within what chm_reserve() promised (G7).
+ *
+ * Ordering: all that the caller did before is visible to whoever finds the
+ * pair.
+ *
+ * Context: Process context, outside RCU readers.  Takes the map's mutex; may
+ *	sleep, also to wait for a grace period (see enum chm_reclaim).
+ * Return:
+ * * %0		- inserted
+ * * %-EEXIST	- the key is present
+ * * %-ENOMEM	- a table was needed and could not be allocated, or clone()
+ *		  failed to get memory while the pairs were moved to it
+ * * %-E2BIG	- the map is at @max_entries, or at what chm can address
+ * * %-EINVAL	- DEFINE_CHM() with bad parameters
+ * * %-EOPNOTSUPP - DEFINE_CHM() with CHM_CELL
+ */
+int __must_check chm_insert(struct chm *map, const void *key,
+			    const void *value, gfp_t gfp);
+
+/**
+ * chm_replace() - Give a key that is present another value.
+ * @map: The map.
+ * @key: @key_size bytes, copied (CHM_WORD: not used again).
+ * @value: @value_size bytes, copied.
+ * @gfp: For a new table, should the old one have no free slot where it counts.
+ *
+ * Readers find the old pair or the new one, never neither, never a mixture.
+ * The old pair is dropped after a grace period; in CHM_WORD maps the word is
+ * overwritten in place and nothing is dropped.
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %0		- replaced
+ * * %-ENOENT	- the key is absent
+ * * %-ENOMEM	- as chm_insert()
+ */
+int __must_check chm_replace(struct chm *map, const void *key,
+			     const void *value, gfp_t gfp);
+
+/**
+ * chm_upsert() - Insert a pair, or replace the one with its key.
+ * @map: The map.
+ * @key: As for chm_insert() or chm_replace().
+ * @value: As for chm_insert() or chm_replace().
+ * @gfp: As for chm_insert() or chm_replace().
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %0		- replaced
+ * * %1		- inserted
+ * * %-ENOMEM, %-E2BIG, %-EINVAL, %-EOPNOTSUPP - as chm_insert()
+ */
+int __must_check chm_upsert(struct chm *map, const void *key,
+			    const void *value, gfp_t gfp);
+
+/**
+ * chm_remove() - Remove a key.
+ * @map: The map.
+ * @key: @key_size bytes.
+ *
+ * Readers that found the pair may go on reading it until rcu_read_unlock();
+ * drop() runs after a grace period, from a work item or a later writer.
+ * Allocates nothing.
+ *
+ * Context: Process context, outside RCU readers.  Takes the map's mutex.
+ * Return:
+ * * %0		- removed
+ * * %-ENOENT	- the key is absent
+ */
+int chm_remove(struct chm *map, const void *key);
+
+/**
+ * chm_take() - Remove a key and hand its value to the caller.
+ * @map: The map.
+ * @key: @key_size bytes.
+ * @value: Receives @value_size bytes if the key is present.
+ *
+ * drop() will not run for this pair: what it owns is the caller's now.  Readers
+ * may still look at the pair until a grace period is over, so what the value
+ * refers to must outlive one (kfree_rcu(), synchronize_rcu()).
+ *
+ * Context: As chm_remove().
+ * Return:
+ * * %0		- removed, @value is valid
+ * * %-ENOENT	- the key is absent
+ */
+int chm_take(struct chm *map, const void *key, void *value);
+
+/**
+ * chm_reserve() - Make room ahead of time.
+ * @map: The map.
+ * @n: How many pairs the map shall be able to hold in all.
+ * @gfp: For the new table, should one be needed.
+ *
+ * From then on @n pairs in all fit without any allocation, also after
+ * removals (G7); an insertion may have to wait for a grace period instead.
+ * Lasts until chm_shrink() or the next chm_reserve().
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %0		- done
+ * * %-ENOMEM	- no memory; the map is as it was
+ * * %-E2BIG	- more than @max_entries, or than chm can address
+ * * %-EINVAL, %-EOPNOTSUPP - as chm_insert()
+ */
+int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
+
+/**
+ * chm_shrink() - Give back what the pairs do not need.
+ * @map: The map.
+ * @gfp: For the smaller table.
+ *
+ * Ends what chm_reserve() promised.  An empty map then owns no table.
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %0		- the table fits the pairs
+ * * %-ENOMEM	- no memory; the map is as it was
+ */
+int chm_shrink(struct chm *map, gfp_t gfp);
+
+/**
+ * chm_clear() - Remove every pair.
+ * @map: The map.
+ *
+ * As chm_remove() for each key, so readers may see some gone before others.
+ * Keeps the table; chm_shrink() frees it.  Allocates nothing.
+ *
+ * Context: As chm_remove().  Takes time in proportion to the table.
+ */
+void chm_clear(struct chm *map);
+
+/* === Look at the whole map =============================================== */
+
+/**
+ * chm_count() - How many pairs the map holds.
+ * @map: The map.
+ *
+ * Context: Any.
+ * Return: The number at some moment during the call.
+ */
+static inline unsigned long chm_count(struct chm *map)
+{
+	return READ_ONCE(map->entries);
+}
+
+/**
+ * chm_stats() - Take a snapshot of the map's figures.
+ * @map: The map.
+ * @s: Receives them.
+ *
+ * Costs a few loads; looks at no pair.
+ *
+ * Context: Process context, outside RCU readers.  Takes the map's mutex.
+ */
+void chm_stats(struct chm *map, struct chm_stats *s);
+
+/**
+ * chm_verify() - Check every invariant of the map.
+ * @map: The map.
+ *
+ * Tags against hashes, reachability of each pair along its probe path,
+ * overflow counts, number of pairs and of DEAD slots, duplicate keys, the
+ * bitmap of chunks with DEAD slots, the retired tables.  What is wrong goes to
+ * the kernel log.
+ *
+ * Context: Process context, outside RCU readers.  Takes the map's mutex for a
+ *	time in proportion to the table.
+ * Return:
+ * * %0		- all well
+ * * %-EUCLEAN	- at least one invariant is broken
+ * * %-ENOMEM	- no memory for the check; nothing is known
+ */
+int __must_check chm_verify(struct chm *map);
+
+/* Where a walk stands: behind the pair with this hash and fingerprint. */
+struct chm_cursor {
+	u64	hash;
+	u64	fingerprint;	/* SipHash of the key: tells equal hashes apart */
+	bool	started;
+	bool	ended;
+};
+
+/**
+ * struct chm_iter - A walk over a map, see chm_iter_init().
+ */
+struct chm_iter {
+	/* private: use the functions below. */
+	struct chm		*map;
+	struct chm_cursor	cursor;
+};
+
+/**
+ * chm_iter_init() - Begin a walk.
+ * @it: The walk, typically on the stack.
+ * @map: The map; must not be destroyed before chm_iter_exit().
+ *
+ * Visits every key that is present throughout exactly once, any other at most
+ * once, across any number of growths and shrinks (G8).  The order is that of
+ * the hashes.  While a walk is open the map does not change its seed, so close
+ * it in time.  (With a custom @equal, keys that are equal, differ in bytes and
+ * replace one another during the walk, while a third key has the same 64-bit
+ * hash, may be missed or come twice.)
+ *
+ * Context: Process context, outside RCU readers.  Takes the map's mutex.
+ */
+void chm_iter_init(struct chm_iter *it, struct chm *map);
+
+/**
+ * chm_iter_next() - Copy out the next pair of a walk.
+ * @it: The walk.
+ * @key: Receives @key_size bytes; NULL: not wanted.
+ * @value: Receives @value_size bytes; NULL: not wanted.
+ *
+ * Context: Any; between calls the caller may sleep and change the map.
+ * Return: Whether there was a pair; false from then on.
+ */
+bool chm_iter_next(struct chm_iter *it, void *key, void *value);
+
+/**
+ * chm_iter_exit() - End a walk.
+ * @it: The walk; may be over or not.
+ *
+ * Context: As chm_iter_init().
+ */
+void chm_iter_exit(struct chm_iter *it);
+
+/**
+ * struct chm_pos - Position of chm_for_each_rcu().
+ */
+struct chm_pos {
+	/* private: use chm_for_each_rcu(). */
+	const struct chm	*map;
+	const struct chm_table	*tbl;
+	struct chm_cursor	cursor;
+	const void		*key;
+	const void		*value;
+};
+
+bool chm_pos_first(struct chm_pos *pos, struct chm *map);
+bool chm_pos_next(struct chm_pos *pos);
+
+/**
+ * chm_for_each_rcu() - Visit the pairs of one table in place.
+ * @map: The map.
+ * @pos: A struct chm_pos.
+ * @k: Pointer to const, receives the key inside the map.
+ * @v: Pointer to const, receives the value inside the map.
+ *
+ * Each key at most once; each that is present throughout exactly once.
+ * Writers go on, but what happens in a newer table is not seen.  The pointers
+ * are valid until rcu_read_unlock().
+ *
+ * Context: Within rcu_read_lock() from before the loop until after it.
+ */
+#define chm_for_each_rcu(map, pos, k, v)				\
+	for (bool __more = chm_pos_first(&(pos), map);			\
+	     __more && ((k) = (pos).key, (v) = (pos).value, true);	\
+	     __more = chm_pos_next(&(pos)))
+
+/* === Typed maps ========================================================== */
+
+/* Class rules that the compiler can check once sizes are constants. */
+static __always_inline void __chm_check_type(const struct chm_params *p)
+{
+	BUILD_BUG_ON_MSG(p->key_size > CHM_KEY_MAX, "chm: key too large");
+	BUILD_BUG_ON_MSG(p->value_size > CHM_VALUE_MAX, "chm: value too large");
+	BUILD_BUG_ON_MSG(p->class == CHM_WORD &&
+			 (p->value_size > sizeof(long) || !p->value_size ||
+			  (p->value_size & (p->value_size - 1))),
+			 "chm: a CHM_WORD value must be one machine word");
+	BUILD_BUG_ON_MSG(p->class == CHM_CLONE && !p->clone,
+			 "chm: CHM_CLONE needs clone()");
+	BUILD_BUG_ON_MSG(p->class == CHM_CELL,
+			 "chm: CHM_CELL is not available yet");
+}
+
+/**
+ * DEFINE_CHM_TYPE() - Define a map type for one key and one value type.
+ * @name: Names the type, struct name, and prefixes its functions.
+ * @ktype: Type of the keys; without padding, or with its padding zeroed.
+ * @vtype: Type of the values.
+ * @...: Designated initialisers of struct chm_params, but for the sizes.
+ *
+ * For each chm_foo() there is a name_foo() that takes struct name and pointers
+ * to these types.  Lookups are inlined and fold to code for this key, value
+ * and hash.  Everything else is as documented for chm_foo().
+ *
+ * Example::
+ *
+ *	DEFINE_CHM_TYPE(flow_map, struct flow_key, struct flow_info,
+ *			.max_entries = 1 << 20);
+ *	static DEFINE_CHM_OF(flow_map, flows);
+ */
+#define DEFINE_CHM_TYPE(name, ktype, vtype, ...)			\
+struct name {								\
+	struct chm map;							\
+};									\
+									\
+struct name##_slot {							\
+	ktype key;							\
+	vtype value;							\
+};									\
+									\
+static_assert(__alignof__(struct name##_slot) <= CHM_SLOT_ALIGN,	\
+	      "chm: keys and values are aligned to 8 bytes at most");	\
+									\
+static const struct chm_params name##_params = {			\
+	.key_size = sizeof(ktype),					\
+	.value_size = sizeof(vtype),					\
+	.value_offset = offsetof(struct name##_slot, value),		\
+	.slot_size = sizeof(struct name##_slot),			\
+	__VA_ARGS__							\
+};									\
+									\
+static __always_inline int name##_init(struct name *m, const char *dir)	\
+{									\
+	__chm_check_type(&name##_params);				\
+	return chm_init(&m->map, &name##_params, dir);			\
+}									\
+									\
+static __always_inline void name##_destroy(struct name *m)		\
+{									\
+	chm_destroy(&m->map);						\
+}									\
+									\
+static __always_inline vtype const *					\
+name##_lookup(struct name *m, ktype const *key)				\
+{									\
+	return __chm_lookup(&m->map, key, &name##_params);		\
+}									\
+									\
+static __always_inline bool						\
+name##_get(struct name *m, ktype const *key, vtype *value)		\
+{									\
+	return __chm_get(&m->map, key, value, &name##_params);		\
+}									\
+									\
+static __always_inline unsigned int					\
+name##_lookup_many(struct name *m, ktype const *keys, unsigned int n,	\
+		   vtype const **values)				\
+{									\
+	return __chm_lookup_many(&m->map, keys, n,			\
+				 (const void **)values, &name##_params);\
+}									\
+									\
+static __always_inline int __must_check					\
+name##_insert(struct name *m, ktype const *key, vtype const *value,	\
+	      gfp_t gfp)						\
+{									\
+	__chm_check_type(&name##_params);				\
+	return chm_insert(&m->map, key, value, gfp);			\
+}									\
+									\
+static __always_inline int __must_check					\
+name##_replace(struct name *m, ktype const *key, vtype const *value,	\
+	       gfp_t gfp)						\
+{									\
+	return chm_replace(&m->map, key, value, gfp);			\
+}									\
+									\
+static __always_inline int __must_check					\
+name##_upsert(struct name *m, ktype const *key, vtype const *value,	\
+	      gfp_t gfp)						\
+{									\
+	__chm_check_type(&name##_params);				\
+	return chm_upsert(&m->map, key, value, gfp);			\
+}									\
+									\
+static __always_inline int						\
+name##_remove(struct name *m, ktype const *key)				\
+{									\
+	return chm_remove(&m->map, key);				\
+}									\
+									\
+static __always_inline int						\
+name##_take(struct name *m, ktype const *key, vtype *value)		\
+{									\
+	return chm_take(&m->map, key, value);				\
+}									\
+									\
+static __always_inline int __must_check					\
+name##_reserve(struct name *m, unsigned long n, gfp_t gfp)		\
+{									\
+	return chm_reserve(&m->map, n, gfp);				\
+}									\
+									\
+static __always_inline int name##_shrink(struct name *m, gfp_t gfp)	\
+{									\
+	return chm_shrink(&m->map, gfp);				\
+}									\
+									\
+static __always_inline void name##_clear(struct name *m)		\
+{									\
+	chm_clear(&m->map);						\
+}									\
+									\
+static __always_inline unsigned long name##_count(struct name *m)	\
+{									\
+	return chm_count(&m->map);					\
+}									\
+									\
+static __always_inline void						\
+name##_stats(struct name *m, struct chm_stats *s)			\
+{									\
+	chm_stats(&m->map, s);						\
+}									\
+									\
+static __always_inline int __must_check name##_verify(struct name *m)	\
+{									\
+	return chm_verify(&m->map);					\
+}									\
+									\
+static __always_inline void						\
+name##_iter_init(struct chm_iter *it, struct name *m)			\
+{									\
+	chm_iter_init(it, &m->map);					\
+}									\
+									\
+static __always_inline bool						\
+name##_iter_next(struct chm_iter *it, ktype *key, vtype *value)		\
+{									\
+	return chm_iter_next(it, key, value);				\
+}									\
+									\
+static __always_inline void name##_iter_exit(struct chm_iter *it)	\
+{									\
+	chm_iter_exit(it);						\
+}
+
+/**
+ * DEFINE_CHM_OF() - Define a map of a type that DEFINE_CHM_TYPE() made.
+ * @type: That type's name.
+ * @name: The map's name; may be preceded by static.
+ *
+ * As DEFINE_CHM().
+ */
+#define DEFINE_CHM_OF(type, name)					\
+	struct type name = {						\
+		.map = CHM_INITIALIZER((name).map, &type##_params)	\
+	}
+
+#endif /* CHM_H */
