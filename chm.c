@@ -76,9 +76,6 @@
 
 /* === Data ================================================================ */
 
-/* Frees retired tables and dead slots; flushed when the module goes. */
-static struct workqueue_struct *chm_wq;
-
 /* More chunks than a table may have: chm_home() needs some bits to spare. */
 #define CHM_MAX_CHUNKS		BIT_ULL(31)
 
@@ -228,13 +225,17 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 
 	memset(t, 0, sizeof(*t));
 	t->nr_chunks = nr_chunks;
+	t->p = p;
 	t->bytes = bytes;
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
 					       p->max_load, 100));
 	t->dead_chunks = (void *)__chm_chunk(t, nr_chunks, p);
 	bitmap_zero(t->dead_chunks, nr_chunks);
-	for (i = 0; i < nr_chunks; i++)
+	for (i = 0; i < nr_chunks; i++) {
 		__chm_chunk(t, i, p)->ctrl = 0;
+		if (!(i % CHM_RANGE))
+			cond_resched();
+	}
 }
 
 static struct chm_table *chm_table_alloc(const struct chm_params *p,
@@ -354,20 +355,20 @@ EXPORT_SYMBOL_GPL(chm_lookup_displaced);
 
 const void *chm_lookup(struct chm *map, const void *key)
 {
-	return __chm_lookup(map, key, &map->p);
+	return __chm_lookup(map, key, NULL);
 }
 EXPORT_SYMBOL_GPL(chm_lookup);
 
 bool chm_get(struct chm *map, const void *key, void *value)
 {
-	return __chm_get(map, key, value, &map->p);
+	return __chm_get(map, key, value, NULL);
 }
 EXPORT_SYMBOL_GPL(chm_get);
 
 unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
 			     const void **values)
 {
-	return __chm_lookup_many(map, keys, n, values, &map->p);
+	return __chm_lookup_many(map, keys, n, values, NULL);
 }
 EXPORT_SYMBOL_GPL(chm_lookup_many);
 
@@ -558,7 +559,7 @@ static void chm_poll(struct chm *map, struct chm_table *t)
 static void chm_schedule_reclaim(struct chm *map)
 {
 	if (!map->dying)
-		queue_rcu_work(chm_wq, &map->reclaim);
+		queue_rcu_work(system_unbound_wq, &map->reclaim);
 }
 
 /* The slot at @at, of the active table, was just turned DEAD. */
@@ -755,7 +756,8 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 	}
 	/* O6: pairs with __chm_table_rcu(). */
 	rcu_assign_pointer(map->tbl, fresh);
-	map->epoch++;
+	/* Pairs with READ_ONCE() in chm_resize(), under resize_lock. */
+	WRITE_ONCE(map->epoch, map->epoch + 1);
 	if (!old)
 		return;
 	chm_count_migration(map, old->nr_chunks, fresh ? fresh->nr_chunks : 0);
@@ -774,7 +776,7 @@ static int chm_replace_table(struct chm *map, struct chm_table *fresh,
 
 	lockdep_assert_held(&map->lock);
 	lockdep_assert_held(&map->resize_lock);
-	if (map->entries > fresh->max_entries)
+	if (max(map->entries, map->reserved) > fresh->max_entries)
 		return -EAGAIN;
 	if (old) {
 		ret = chm_migrate(map, fresh, old, gfp);
@@ -847,6 +849,13 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	return ret;
 }
 
+/* Maps need not agree on what may be held around chm_destroy(). */
+static void chm_init_reclaim(struct chm *map, struct lock_class_key *key)
+{
+	INIT_RCU_WORK(&map->reclaim, chm_reclaim_work);
+	lockdep_init_map(&map->reclaim.work.lockdep_map, "chm->reclaim", key, 0);
+}
+
 /* Seed a map and check what DEFINE_CHM() declared, once. */
 static int chm_start(struct chm *map)
 {
@@ -862,17 +871,18 @@ static int chm_start(struct chm *map)
 		if (ret)
 			return ret;
 		map->p = p;
+		/* As for a static mutex, the address is the lock class. */
+		chm_init_reclaim(map, (void *)&map->reclaim);
 	}
 	get_random_bytes(map->seed, sizeof(map->seed));
-	INIT_RCU_WORK(&map->reclaim, chm_reclaim_work);
 	map->started = true;
 	return 0;
 }
 
-/* The least number of chunks for one pair more and all that was promised. */
-static u64 chm_chunks_needed(const struct chm *map)
+/* The least number of chunks for @entries pairs and all that was promised. */
+static u64 chm_chunks_needed(const struct chm *map, unsigned long entries)
 {
-	return chm_chunks_for(&map->p, max3(map->entries + 1, map->reserved,
+	return chm_chunks_for(&map->p, max3(entries, map->reserved,
 					    map->p.min_entries));
 }
 
@@ -880,7 +890,14 @@ static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
 {
 	u64 grown = div_u64((u64)t->nr_chunks * map->p.growth + 99, 100);
 
-	return max(min(grown, CHM_MAX_CHUNKS), chm_chunks_needed(map));
+	return max(min(grown, CHM_MAX_CHUNKS),
+		   chm_chunks_needed(map, map->entries + 1));
+}
+
+/* Is there room for one pair more, DEAD slots aside? */
+static bool chm_full(const struct chm *map, const struct chm_table *t)
+{
+	return map->entries >= t->max_entries;
 }
 
 /*
@@ -889,15 +906,15 @@ static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
  * two grace periods at the rate they come, but not more than twice what the
  * pairs need or 1 MiB.
  */
-static u64 chm_chunks_wanted(const struct chm *map)
+static u64 chm_chunks_wanted(const struct chm *map, bool create)
 {
 	const struct chm_table *t = chm_table(map);
-	u64 needed = chm_chunks_needed(map);
+	u64 needed = chm_chunks_needed(map, map->entries + create);
 	u64 roomy, most;
 
 	if (!t)
 		return needed;
-	if (map->entries >= t->max_entries)
+	if (create && chm_full(map, t))
 		return chm_chunks_grown(map, t);
 	roomy = chm_chunks_for(&map->p, map->entries + 2 * chm_nr_dead(t) + 1);
 	most = max(2 * needed, div_u64(CHM_RETIRED_MIN,
@@ -910,16 +927,16 @@ static u64 chm_chunks_wanted(const struct chm *map)
  * slots are usable again.  Return: 0 to try again, -ENOMEM, -E2BIG or what
  * clone() returned.
  */
-static int chm_make_room(struct chm *map, gfp_t gfp)
+static int chm_make_room(struct chm *map, bool create, gfp_t gfp)
 {
 	struct chm_table *t;
 	int ret;
 
-	ret = chm_resize(map, chm_chunks_wanted(map), false, gfp);
+	ret = chm_resize(map, chm_chunks_wanted(map, create), false, gfp);
 	if (!ret || ret == -EAGAIN)
 		return 0;
 	t = chm_table(map);
-	if (!t || map->entries >= t->max_entries || !chm_nr_dead(t))
+	if (!t || (create && chm_full(map, t)) || !chm_nr_dead(t))
 		return ret;
 	chm_wait(map);
 	return 0;
@@ -991,13 +1008,16 @@ static void chm_store_word(void *word, const void *value, u32 size)
 	}
 }
 
-/* Is the next insertion better made into another table? */
+/*
+ * Do DEAD slots fill the table so far beyond its maximum load that one more
+ * pair would lie, and send readers, too far from home?
+ */
 static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 {
 	unsigned long spare = chm_nr_slots(t) - t->max_entries;
+	unsigned long dead = chm_nr_dead(t);
 
-	return map->entries >= t->max_entries ||
-	       map->entries + chm_nr_dead(t) >= t->max_entries + (spare + 1) / 2;
+	return dead && map->entries + dead >= t->max_entries + (spare + 3) / 4;
 }
 
 static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
@@ -1008,7 +1028,8 @@ static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
 
 	if (p->max_entries && map->entries >= p->max_entries)
 		return -E2BIG;
-	if (chm_crowded(map, t) || !chm_find_empty(t, hash, 0, p, &at))
+	if (chm_full(map, t) || chm_crowded(map, t) ||
+	    !chm_find_empty(t, hash, 0, p, &at))
 		return -EAGAIN;
 	chm_write_slot(chm_place_slot(&at, p), key, value, p);
 	chm_publish_slot(t, hash, 0, &at, p);
@@ -1046,7 +1067,7 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 	struct chm_place to;
 
 	if (!chm_find_empty(t, hash, at->distance + 1, &map->p, &to))
-		return -EAGAIN;
+		return -EBUSY;
 	chm_write_slot(chm_place_slot(&to, &map->p), key, value, &map->p);
 	chm_publish_slot(t, hash, at->distance, &to, &map->p);
 	/* O3: the new pair is visible before the old one dies. */
@@ -1068,13 +1089,18 @@ static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 			       p->value_size);
 		return 0;
 	}
+	if (chm_crowded(map, t))
+		return -EBUSY;
 	if (!chm_match_empty(at->c->ctrl))
 		return chm_replace_beyond(map, t, hash, at, key, value);
 	chm_replace_within(map, t, hash, at, key, value);
 	return 0;
 }
 
-/* Return: 1 inserted, 0 replaced, -EAGAIN if it takes another table first. */
+/*
+ * Return: 1 inserted, 0 replaced; if it takes another table first, -EAGAIN to
+ * insert and -EBUSY to replace.
+ */
 static int chm_try_store(struct chm *map, const void *key, const void *value,
 			 unsigned int how)
 {
@@ -1104,9 +1130,9 @@ static int chm_store_locked(struct chm *map, const void *key,
 
 	while (!ret) {
 		ret = chm_try_store(map, key, value, how);
-		if (ret != -EAGAIN)
+		if (ret != -EAGAIN && ret != -EBUSY)
 			break;
-		ret = chm_make_room(map, gfp);
+		ret = chm_make_room(map, ret == -EAGAIN, gfp);
 	}
 	return ret;
 }
@@ -1145,8 +1171,8 @@ int chm_upsert(struct chm *map, const void *key, const void *value, gfp_t gfp)
 }
 EXPORT_SYMBOL_GPL(chm_upsert);
 
-/* Remove @key; @value: where its value goes instead of to drop(), or NULL. */
-static int chm_erase(struct chm *map, const void *key, void *value)
+/* Remove @key; @take: its value goes to @value and not to drop(). */
+static int chm_erase(struct chm *map, const void *key, bool take, void *value)
 {
 	struct chm_table *t = chm_table(map);
 	const struct chm_params *p = &map->p;
@@ -1160,11 +1186,11 @@ static int chm_erase(struct chm *map, const void *key, void *value)
 	hash = __chm_hash(t, key, p);
 	if (!chm_find(t, key, hash, p, &at))
 		return -ENOENT;
-	if (value)
+	if (take)
 		memcpy(value, chm_place_slot(&at, p) + p->value_offset,
 		       p->value_size);
 	chm_set_ctrl(at.c, chm_tag_set(at.c->ctrl, at.slot,
-				       chm_dead_tag(t, value)));
+				       chm_dead_tag(t, take)));
 	chm_pass(t, hash, 0, at.distance, p, chm_overflow_lower);
 	t->displaced -= !!at.distance;
 	chm_add_entries(map, -1);
@@ -1178,7 +1204,7 @@ int chm_remove(struct chm *map, const void *key)
 
 	chm_assert_writer();
 	mutex_lock(&map->lock);
-	ret = chm_erase(map, key, NULL);
+	ret = chm_erase(map, key, false, NULL);
 	mutex_unlock(&map->lock);
 	return ret;
 }
@@ -1190,7 +1216,7 @@ int chm_take(struct chm *map, const void *key, void *value)
 
 	chm_assert_writer();
 	mutex_lock(&map->lock);
-	ret = chm_erase(map, key, value);
+	ret = chm_erase(map, key, true, value);
 	mutex_unlock(&map->lock);
 	return ret;
 }
@@ -1251,8 +1277,8 @@ static int chm_reserve_locked(struct chm *map, unsigned long n, gfp_t gfp)
 			map->reserved = n;
 			break;
 		}
-		ret = chm_resize(map, chm_chunks_for(&map->p,
-						     max(n, map->entries)),
+		ret = chm_resize(map, chm_chunks_needed(map,
+							max(n, map->entries)),
 				 false, gfp);
 		if (ret == -EAGAIN)
 			ret = 0;
@@ -1278,12 +1304,13 @@ static int chm_shrink_locked(struct chm *map, gfp_t gfp)
 
 	while (ret == -EAGAIN) {
 		struct chm_table *t = chm_table(map);
-		u64 fit = chm_chunks_for(&map->p, max(map->entries,
-						      map->p.min_entries));
+		/* Another writer may reserve while the lock is dropped. */
+		unsigned long kept = max(map->entries, map->reserved);
+		u64 fit = chm_chunks_for(&map->p, max(kept, map->p.min_entries));
 
-		if (!t || (map->entries && fit >= t->nr_chunks))
+		if (!t || (kept && fit >= t->nr_chunks))
 			return 0;
-		if (!map->entries) {
+		if (!kept) {
 			chm_publish(map, NULL);
 			return 0;
 		}
@@ -1294,13 +1321,16 @@ static int chm_shrink_locked(struct chm *map, gfp_t gfp)
 
 int chm_shrink(struct chm *map, gfp_t gfp)
 {
+	unsigned long reserved;
 	int ret;
 
 	chm_assert_writer();
 	mutex_lock(&map->lock);
+	reserved = map->reserved;
+	map->reserved = 0;
 	ret = chm_shrink_locked(map, gfp);
-	if (!ret)
-		map->reserved = 0;
+	if (ret)
+		map->reserved = max(map->reserved, reserved);
 	mutex_unlock(&map->lock);
 	return ret;
 }
@@ -1374,18 +1404,18 @@ static void chm_scan_chunk(const struct chm_table *t,
 
 /*
  * The first pair of @home behind @after.  Probes as a lookup does, so it misses
- * no key that is present meanwhile (G2).
+ * no key that is present meanwhile (G2).  Return: chunks visited.
  */
-static bool chm_scan_home(const struct chm_table *t,
+static u32 chm_scan_home(const struct chm_table *t,
 			  const struct chm_params *p, u32 home,
 			  const struct chm_cursor *after,
 			  struct chm_candidate *best)
 {
 	u32 chunk = home;
-	u32 i;
+	u32 i = 0;
 
 	best->pair = NULL;
-	for (i = 0; i < t->nr_chunks; i++) {
+	while (i++ < t->nr_chunks) {
 		const struct chm_chunk *c = __chm_chunk(t, chunk, p);
 		/* O1, O2, O3: pairs with chm_set_ctrl(), as in chm_probe(). */
 		unsigned long ctrl = smp_load_acquire(&c->ctrl);
@@ -1395,22 +1425,23 @@ static bool chm_scan_home(const struct chm_table *t,
 			break;
 		chunk = chm_next_chunk(chunk, t->nr_chunks);
 	}
-	return best->pair;
+	return i;
 }
 
 /*
- * Move @cursor to the next pair of @t and return that, or NULL after
- * CHM_RANGE homes without one, or at the end.
+ * Move @cursor to the next pair of @t and return that, or NULL after some
+ * CHM_RANGE chunks without one, or at the end.
  */
 static void *chm_step(const struct chm_table *t, const struct chm_params *p,
 		      struct chm_cursor *cursor)
 {
 	u32 home = cursor->started ? chm_home(cursor->hash, t->nr_chunks) : 0;
 	struct chm_candidate best;
-	u32 i;
+	u64 visited = 0;
 
-	for (i = 0; i < CHM_RANGE && home < t->nr_chunks; i++, home++) {
-		if (chm_scan_home(t, p, home, cursor, &best)) {
+	for (; visited < CHM_RANGE && home < t->nr_chunks; home++) {
+		visited += chm_scan_home(t, p, home, cursor, &best);
+		if (best.pair) {
 			best.cursor.ended = false;
 			*cursor = best.cursor;
 			return best.pair;
@@ -1440,20 +1471,19 @@ EXPORT_SYMBOL_GPL(chm_iter_init);
 /* One read-side section of a walk: at most CHM_RANGE homes. */
 static bool chm_iter_copy(struct chm_iter *it, void *key, void *value)
 {
-	const struct chm_params *p = &it->map->p;
 	const struct chm_table *t;
 	void *pair = NULL;
 
 	rcu_read_lock();
 	t = __chm_table_rcu(it->map);
 	if (t)
-		pair = chm_step(t, p, &it->cursor);
+		pair = chm_step(t, t->p, &it->cursor);
 	else
 		it->cursor.ended = true;
 	if (pair && key)
-		memcpy(key, pair, p->key_size);
+		memcpy(key, pair, t->p->key_size);
 	if (pair && value)
-		__chm_copy_value(value, pair + p->value_offset, p);
+		__chm_copy_value(value, pair + t->p->value_offset, t->p);
 	rcu_read_unlock();
 	return pair;
 }
@@ -1482,9 +1512,8 @@ EXPORT_SYMBOL_GPL(chm_iter_exit);
 
 bool chm_pos_next(struct chm_pos *pos)
 {
-	const struct chm_params *p = &pos->map->p;
-
 	while (pos->tbl && !pos->cursor.ended) {
+		const struct chm_params *p = pos->tbl->p;
 		void *pair = chm_step(pos->tbl, p, &pos->cursor);
 
 		if (pair) {
@@ -1499,7 +1528,7 @@ EXPORT_SYMBOL_GPL(chm_pos_next);
 
 bool chm_pos_first(struct chm_pos *pos, struct chm *map)
 {
-	*pos = (struct chm_pos) { .map = map, .tbl = __chm_table_rcu(map) };
+	*pos = (struct chm_pos) { .tbl = __chm_table_rcu(map) };
 	return chm_pos_next(pos);
 }
 EXPORT_SYMBOL_GPL(chm_pos_first);
@@ -1760,21 +1789,26 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
 	__mutex_init(&map->lock, "chm->lock", &keys->lock);
 	__mutex_init(&map->resize_lock, "chm->resize_lock", &keys->resize_lock);
 	INIT_LIST_HEAD(&map->retired);
+	chm_init_reclaim(map, &keys->reclaim);
 	return name ? chm_debugfs_add(map, name) : 0;
 }
 EXPORT_SYMBOL_GPL(__chm_init);
 
-/* Nothing is queued after this, and what was queued has run. */
+/*
+ * Nothing is queued after this, and nothing runs.  Cancel and don't flush: this
+ * may be the drop() of another map, in a work item of its own.
+ */
 static void chm_stop_reclaim(struct chm *map)
 {
-	bool started;
-
 	mutex_lock(&map->lock);
 	map->dying = true;
-	started = map->started;
 	mutex_unlock(&map->lock);
-	if (started)
-		flush_rcu_work(&map->reclaim);
+	if (!map->started)
+		return;
+	/* Pending is also what still waits for its grace period. */
+	if (work_pending(&map->reclaim.work))
+		rcu_barrier();
+	cancel_work_sync(&map->reclaim.work);
 }
 
 void chm_destroy(struct chm *map)
@@ -1788,7 +1822,7 @@ void chm_destroy(struct chm *map)
 	WARN_ON_ONCE(map->walks);
 	t = chm_table(map);
 	RCU_INIT_POINTER(map->tbl, NULL);
-	if (t || !list_empty(&map->retired))
+	if (map->epoch)
 		chm_wait(map);
 	if (t) {
 		t->owns_full = true;
@@ -1805,9 +1839,6 @@ EXPORT_SYMBOL_GPL(chm_destroy);
 
 static int __init chm_module_init(void)
 {
-	chm_wq = alloc_workqueue("chm", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
-	if (!chm_wq)
-		return -ENOMEM;
 	chm_debugfs_init();
 	return 0;
 }
@@ -1815,10 +1846,10 @@ static int __init chm_module_init(void)
 static void __exit chm_module_exit(void)
 {
 	chm_debugfs_exit();
-	destroy_workqueue(chm_wq);
 }
 
-module_init(chm_module_init);
+/* Early: maps with names may be made by any initcall. */
+subsys_initcall(chm_module_init);
 module_exit(chm_module_exit);
 
 MODULE_DESCRIPTION("Concurrent hash map with lock-free lookups");

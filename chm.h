@@ -78,8 +78,8 @@ enum chm_reclaim {
  * @value_size: Bytes of a value, 0 to CHM_VALUE_MAX.
  * @value_offset: Offset of the value in a slot; 0: right after the key, at
  *	its natural alignment.
- * @slot_size: Bytes of a slot; 0: as needed.  A multiple of the alignment
- *	that key and value need, which is at most 8.
+ * @slot_size: Bytes of a slot; 0: as needed.  Slots are aligned to 8 bytes as
+ *	far as this and @value_offset are multiples of it.
  * @class: What may happen to a value while it is visible.
  * @reclaim: Who waits when a table was replaced.
  * @max_load: Percent of the slots that may hold pairs before the table grows,
@@ -102,8 +102,9 @@ enum chm_reclaim {
  * @drop: Release what a removed pair owns.  Called once for each pair that
  *	was inserted (or cloned), after a grace period; never for a pair that
  *	chm_take() handed out.  In CHM_WORD maps the value is the last one
- *	stored.  Process context; the map's mutex may be held, so it must not
- *	call a writer of the same map.
+ *	stored.  Process context, with the map's mutex held, in a work item or
+ *	in any writer: it must not call a writer of the same map, nor take a
+ *	lock that is held around one.  It may write to or destroy other maps.
  * @merge: CHM_CELL only.
  */
 struct chm_params {
@@ -171,6 +172,7 @@ struct chm_stats {
 struct chm_lock_keys {
 	struct lock_class_key	lock;
 	struct lock_class_key	resize_lock;
+	struct lock_class_key	reclaim;
 };
 
 /**
@@ -182,9 +184,11 @@ struct chm_lock_keys {
 struct chm {
 	/* private: use the functions below. */
 	struct chm_table __rcu	*tbl;		/* NULL: no pair was inserted */
-	unsigned long		entries;	/* written under lock */
 	struct chm_params	p;		/* complete once tbl is set */
 	const struct chm_params	*declared;	/* DEFINE_CHM(): not checked yet */
+
+	/* Written by writers; more than a cache line behind what readers use. */
+	unsigned long		entries;	/* under lock */
 	struct mutex		lock;		/* excludes writers; inner */
 	struct mutex		resize_lock;	/* one table being built; outer */
 
@@ -209,20 +213,23 @@ struct chm {
  * have DEAD slots.  A lookup reads the first line of the header and no more.
  */
 struct chm_table {
+	/* Constant once published. */
 	u32			nr_chunks;
 	bool			use_siphash;	/* instead of the default hash */
 	u64			seed[2];	/* the second: SipHash only */
+	const struct chm_params	*p;		/* the map's, see __chm_lookup() */
+	unsigned long		max_entries;	/* at maximum load */
+	unsigned long		*dead_chunks;	/* bitmap; its bits do change */
+	size_t			bytes;
 
-	/* Writers only, under the map's lock. */
-	u8			dead_gen;	/* generation that removals join */
+	/* Writers only, under the map's lock; not in the line that readers use. */
+	u8			dead_gen	/* generation that removals join */
+				____cacheline_aligned;
 	bool			owns_full;	/* drop FULL pairs, too */
 	u32			longest;	/* most chunks visited to insert */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
-	unsigned long		max_entries;	/* at maximum load */
 	unsigned long		cookie;		/* of !dead_gen, or of retirement */
-	unsigned long		*dead_chunks;	/* bitmap */
-	size_t			bytes;
 	struct list_head	retired;
 } ____cacheline_aligned;
 
@@ -271,7 +278,8 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  *	characters without '/'; NULL: none.
  *
  * Allocates no table: an empty map owns no memory beyond struct chm (G10).
- * Maps made by different calls in the source have lock classes of their own.
+ * Maps made by different calls in the source have lock classes of their own
+ * (typed maps: one per type and source file).
  *
  * Context: Process context.  May sleep.
  * Return:
@@ -291,12 +299,12 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
 /**
  * chm_destroy() - Drop every pair and free all memory.
  * @map: The map.  No other call may run or begin, and walks must be closed;
- *	lookups that are still inside rcu_read_lock() are waited for.
+ *	lookups that are still inside an RCU reader are waited for.
  *
  * Must be followed by chm_init() before the map is used again.
  *
- * Context: Process context.  Waits for a grace period unless the map never
- *	had a table.
+ * Context: Process context, also in the drop() of another map.  Waits for a
+ *	grace period unless the map never had a table.
  */
 void chm_destroy(struct chm *map);
 
@@ -418,6 +426,11 @@ __chm_lookup_hashed(const struct chm_table *t, const void *key, u64 hash,
 #define __chm_table_rcu(map)						\
 	rcu_dereference_check((map)->tbl, rcu_read_lock_any_held())
 
+/*
+ * @p: constant for typed maps; NULL: what the table says.  That and not map->p,
+ * which the first insertion into a DEFINE_CHM() map writes: only what is reached
+ * through the table pointer is ordered after it (O6).
+ */
 static __always_inline const void *
 __chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
 {
@@ -425,6 +438,7 @@ __chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
 
 	if (unlikely(!t))
 		return NULL;
+	p = p ?: t->p;
 	return __chm_lookup_hashed(t, key, __chm_hash(t, key, p), p);
 }
 
@@ -464,10 +478,15 @@ static __always_inline void __chm_copy_value(void *to, const void *from,
 static __always_inline bool __chm_get(struct chm *map, const void *key,
 				      void *value, const struct chm_params *p)
 {
-	const void *found;
+	const struct chm_table *t;
+	const void *found = NULL;
 
 	rcu_read_lock();
-	found = __chm_lookup(map, key, p);
+	t = __chm_table_rcu(map);
+	if (likely(t)) {
+		p = p ?: t->p;
+		found = __chm_lookup_hashed(t, key, __chm_hash(t, key, p), p);
+	}
 	if (found)
 		__chm_copy_value(value, found, p);
 	rcu_read_unlock();
@@ -478,27 +497,41 @@ static __always_inline bool __chm_get(struct chm *map, const void *key,
 #define CHM_BATCH	32U
 
 static __always_inline unsigned int
+__chm_lookup_batch(const struct chm_table *t, const void *keys, unsigned int n,
+		   const void **values, const struct chm_params *p)
+{
+	unsigned int found = 0;
+	u64 hash[CHM_BATCH];
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		hash[i] = __chm_hash(t, keys + i * (size_t)p->key_size, p);
+		prefetch(__chm_chunk(t, chm_home(hash[i], t->nr_chunks), p));
+	}
+	for (i = 0; i < n; i++, keys += p->key_size) {
+		values[i] = __chm_lookup_hashed(t, keys, hash[i], p);
+		found += !!values[i];
+	}
+	return found;
+}
+
+static __always_inline unsigned int
 __chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
 		  const void **values, const struct chm_params *p)
 {
 	const struct chm_table *t = __chm_table_rcu(map);
 	unsigned int found = 0;
-	u64 hash[CHM_BATCH];
+	unsigned int i;
 
-	while (n) {
-		unsigned int batch = min(n, CHM_BATCH);
-		unsigned int i;
-
-		for (i = 0; t && i < batch; i++) {
-			hash[i] = __chm_hash(t, keys + i * (size_t)p->key_size, p);
-			prefetch(__chm_chunk(t, chm_home(hash[i], t->nr_chunks), p));
-		}
-		for (i = 0; i < batch; i++, keys += p->key_size, values++) {
-			*values = !t ? NULL : __chm_lookup_hashed(t, keys, hash[i], p);
-			found += !!*values;
-		}
-		n -= batch;
+	if (unlikely(!t)) {
+		memset(values, 0, n * sizeof(*values));
+		return 0;
 	}
+	p = p ?: t->p;
+	for (i = 0; i < n; i += CHM_BATCH)
+		found += __chm_lookup_batch(t, keys + i * (size_t)p->key_size,
+					    min(n - i, CHM_BATCH), values + i,
+					    p);
 	return found;
 }
 
@@ -572,8 +605,8 @@ unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
  * Return:
  * * %0		- inserted
  * * %-EEXIST	- the key is present
- * * %-ENOMEM	- a table was needed and could not be allocated, or clone()
- *		  failed to get memory while the pairs were moved to it
+ * * %-ENOMEM	- a table was needed and could not be allocated
+ * * another	- what clone() returned while the pairs were moved to a table
  * * %-E2BIG	- the map is at @max_entries, or at what chm can address
  * * %-EINVAL	- DEFINE_CHM() with bad parameters
  * * %-EOPNOTSUPP - DEFINE_CHM() with CHM_CELL
@@ -596,7 +629,7 @@ int __must_check chm_insert(struct chm *map, const void *key,
  * Return:
  * * %0		- replaced
  * * %-ENOENT	- the key is absent
- * * %-ENOMEM	- as chm_insert()
+ * * %-ENOMEM, %-E2BIG, %-EINVAL, %-EOPNOTSUPP - as chm_insert()
  */
 int __must_check chm_replace(struct chm *map, const void *key,
 			     const void *value, gfp_t gfp);
@@ -762,9 +795,11 @@ struct chm_iter {
  * Visits every key that is present throughout exactly once, any other at most
  * once, across any number of growths and shrinks (G8).  The order is that of
  * the hashes.  While a walk is open the map does not change its seed, so close
- * it in time.  (With a custom @equal, keys that are equal, differ in bytes and
- * replace one another during the walk, while a third key has the same 64-bit
- * hash, may be missed or come twice.)
+ * it in time.
+ *
+ * In maps with a custom @equal this holds for keys whose bytes stay.  A key
+ * that is replaced during the walk by one that is equal but differs in bytes
+ * may come twice, and be missed if a third key has the same 64-bit hash.
  *
  * Context: Process context, outside RCU readers.  Takes the map's mutex.
  */
@@ -794,7 +829,6 @@ void chm_iter_exit(struct chm_iter *it);
  */
 struct chm_pos {
 	/* private: use chm_for_each_rcu(). */
-	const struct chm	*map;
 	const struct chm_table	*tbl;
 	struct chm_cursor	cursor;
 	const void		*key;
