@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# What a person types; kbuild reads Kbuild.
+
+KVER ?= $(shell uname -r)
+KDIR ?= /lib/modules/$(KVER)/build
+KMAKE := $(MAKE) -C $(KDIR) M=$(CURDIR)
+
+all: modules
+
+modules modules_install clean:
+	$(KMAKE) $@
+
+check lint selftest:
+	@scripts/$@
+
+mutate:
+	@scripts/mutate $(MUTATION)
+
+demo:
+	@scripts/demo $(KERNEL)
+
+help:
+	@echo '  modules         - build chm.ko for the running kernel (default),'
+	@echo '                    or for KVER=version or KDIR=kernel-build-directory'
+	@echo '  modules_install - install it; honours INSTALL_MOD_PATH'
+	@echo '  clean           - remove what the build made'
+	@echo
+	@echo 'These install Debian packages that they miss, keep kernels in'
+	@echo '~/.cache/chm, and boot them in QEMU:'
+	@echo '  check           - everything: lint, selftest, KUnit on two kernels,'
+	@echo '                    smoke tests on stock Debian kernels;'
+	@echo '                    one part: ONLY=lint|selftest|plain|debug|smoke'
+	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
+	@echo '  selftest        - does the harness see what it must see?'
+	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
+	@echo '  demo            - a guided tour of the map [KERNEL=...]'
+
+.PHONY: all modules modules_install clean check lint selftest mutate demo help

@@ -1,0 +1,24 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Job of the plain and debug guests: every test that chm has, but the smoke
+# test.  $scale (percent, from the kernel command line) sizes the long ones.
+
+. ./check.sh
+
+rc=0
+
+load_unload() {
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		insmod chm.ko && rmmod chm || return
+	done
+}
+
+sample() { insmod "$1.ko" && rmmod "$1"; }
+
+check load_unload load_unload
+insmod chm.ko || exit
+[ ! -e debugfs.sh ] || sh debugfs.sh || rc=1
+[ ! -e chm_policy.ko ] || check sample_chm_policy sample chm_policy
+check load_tests insmod chm_test.ko scale="${scale:-100}"
+check unload rmmod chm_test chm
+exit $rc

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# Shared by all of scripts/: messages, packages, the cache, building modules.
+# Sourced; progress goes to stderr, results to stdout.
+
+set -euo pipefail
+shopt -s inherit_errexit nullglob
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # for those who source this
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/chm
+export LC_ALL=C
+unset MAKEFLAGS MAKELEVEL	# of the make that may have called us
+
+# Time runs from the start of the outermost script.
+export CHM_START=${CHM_START:-$EPOCHSECONDS}
+say()  {
+	local t=$((EPOCHSECONDS - CHM_START))
+
+	printf '[%2d:%02d] %s\n' $((t / 60)) $((t % 60)) "$*" >&2
+}
+step() { say "== $*"; }
+die()  { say "error: $*"; exit 2; }
+
+# usage FILE: the comment that opens FILE
+usage() { sed -n '3,/^$/s/^# \{0,1\}//p' "$1"; }
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+retry() {
+	"$@" || { sleep 5; "$@"; } || { sleep 20; "$@"; }
+}
+
+# The package lists may be missing or old; once per run is enough.
+apt_update() {
+	[ -z "${apt_updated-}" ] || return 0
+	apt_updated=1
+	say "apt-get update"
+	retry as_root apt-get -qq update >&2
+}
+
+need_packages() {
+	local p missing=()
+
+	for p; do
+		dpkg-query -W -f '${db:Status-Abbrev}' "$p" 2>/dev/null |
+			grep -q '^ii' || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	apt_update
+	say "installing ${missing[*]}"
+	retry as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install \
+		-y --no-install-recommends "${missing[@]}" >&2 </dev/null
+}
+
+# Debian's 6.1 headers lack the BTF of vmlinux; kbuild says so every time.
+kbuild() {
+	make -s -j"$(nproc)" "$@" modules 2>&1 |
+		{ grep -v '^Skipping BTF generation' >&2 || true; }
+}
+
+# build_modules KDIR SRC OUT [MAKE-ARGS]: build the chm tree SRC, and its
+# samples, against the kernel KDIR in OUT, a copy.  SRC stays untouched.
+build_modules() {
+	local kdir=$1 src=$2 out=$3 sample
+
+	shift 3
+	mkdir -p "$out"
+	rsync -a --delete --exclude .git --include '*/' --include '*.[ch]' \
+		--include Kbuild --include Makefile --exclude '*' "$src/" "$out/"
+	kbuild -C "$kdir" M="$out" "$@" || return
+	for sample in "$out"/samples/*/Kbuild; do
+		kbuild -C "$kdir" M="$(dirname "$sample")" \
+			KBUILD_EXTRA_SYMBOLS="$out/Module.symvers" "$@" || return
+	done
+}
+
+# run_unit plain|debug KDIR OUT LOG: boot the modules of OUT for scripts/guest/
+# unit.sh; prints and returns the verdict.  The debug kernel is up to 100 times
+# slower, hence the scale (percent) of its tests.
+run_unit() {
+	local kind=$1 kdir=$2 out=$3 log=$4 files mem=2G scale=100 judge=()
+
+	files=("$out"/chm*.ko "$out"/samples/*/*.ko "$root"/scripts/guest/[d]ebugfs.sh)
+	[ "$kind" = plain ] || { mem=1G scale=10 judge=(--debug); }
+	"$root/scripts/qemu" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
+		-l "$log" -m $mem -t "${TIMEOUT:-600}" -a "scale=$scale" \
+		"${files[@]}"
+	"$root/scripts/judge" "${judge[@]}" --min-checks 3 \
+		--min-tests "$(count_cases "$out/chm_test.c")" "$log"
+}
+
+# Every case in the source has to run.
+count_cases() { grep -oE 'KUNIT_CASE(_[A-Z]+)*\(' "$1" | wc -l; }
