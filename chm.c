@@ -54,6 +54,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/ctype.h>
 #include <linux/debugfs.h>
 #include <linux/kcsan-checks.h>
 #include <linux/ktime.h>
@@ -63,10 +64,12 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/random.h>
-#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/siphash.h>
+#include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
 #include "chm.h"
@@ -1407,9 +1410,9 @@ static void chm_scan_chunk(const struct chm_table *t,
  * no key that is present meanwhile (G2).  Return: chunks visited.
  */
 static u32 chm_scan_home(const struct chm_table *t,
-			  const struct chm_params *p, u32 home,
-			  const struct chm_cursor *after,
-			  struct chm_candidate *best)
+			 const struct chm_params *p, u32 home,
+			 const struct chm_cursor *after,
+			 struct chm_candidate *best)
 {
 	u32 chunk = home;
 	u32 i = 0;
@@ -1757,21 +1760,960 @@ EXPORT_SYMBOL_GPL(chm_verify);
 
 /* === DebugFS ============================================================= */
 
+/*
+ * A directory of files for each named map, described in
+ * Documentation/debugfs.rst.
+ *
+ * debugfs_remove() waits for the file operations that run and refuses those
+ * that come later, all but release().  So whatever opens, reads and writes may
+ * rely on its map; release() must not look at it.
+ */
+
+/* The directory of a map. */
+struct chm_debugfs {
+	struct chm	*map;
+	struct dentry	*dir;
+	struct mutex	lock;		/* of all below */
+	bool		has_key;
+	u8		key[];		/* what the file lookup has found last */
+};
+
+/* A map made by a command. */
+struct chm_created {
+	struct chm		map;
+	struct list_head	list;
+	bool			dying;	/* somebody is destroying it */
+	char			name[64];
+};
+
+static struct dentry *chm_dir;
+
+static LIST_HEAD(chm_created_maps);
+/* Protects chm_created_maps; outer to all locks of debugfs. */
+static DEFINE_MUTEX(chm_created_lock);
+
+/* A wrong number in a command is no reason to kill processes. */
+#define CHM_DEBUGFS_GFP		(GFP_KERNEL | __GFP_RETRY_MAYFAIL)
+
+/* --- Keys and values as text --- */
+
+static bool chm_is_integer(u32 size)
+{
+	return size <= sizeof(u64) && is_power_of_2(size);
+}
+
+static void *chm_low_bytes(u64 *n, u32 size)
+{
+	return (void *)n +
+	       (IS_ENABLED(CONFIG_CPU_BIG_ENDIAN) ? sizeof(*n) - size : 0);
+}
+
+static void chm_show_object(struct seq_file *m, const void *object, u32 size)
+{
+	const u32 most = 64;	/* that %ph prints */
+	u64 n = 0;
+
+	if (!size) {
+		seq_putc(m, '-');
+	} else if (chm_is_integer(size)) {
+		memcpy(chm_low_bytes(&n, size), object, size);
+		seq_printf(m, "%llu", n);
+	} else {
+		for (; size > most; size -= most, object += most)
+			seq_printf(m, "%*phN", most, object);
+		seq_printf(m, "%*phN", size, object);
+	}
+}
+
+static void chm_show_pair(struct seq_file *m, const struct chm_params *p,
+			  const void *pair)
+{
+	chm_show_object(m, pair, p->key_size);
+	seq_putc(m, ' ');
+	chm_show_object(m, pair + p->value_offset, p->value_size);
+	seq_putc(m, '\n');
+}
+
+/* Decimal, or hexadecimal behind 0x; kstrtoull() would take a sign, too. */
+static int chm_parse_integer(const char *word, void *to, u32 size)
+{
+	bool hex = word[0] == '0' && tolower(word[1]) == 'x';
+	unsigned long long value;
+	u64 n;
+	int ret;
+
+	if (!isdigit(word[0]))
+		return -EINVAL;
+	ret = kstrtoull(word, hex ? 16 : 10, &value);
+	if (ret)
+		return ret;
+	if (value > U64_MAX >> (64 - size * BITS_PER_BYTE))
+		return -ERANGE;
+	n = value;
+	memcpy(to, chm_low_bytes(&n, size), size);
+	return 0;
+}
+
+static int chm_parse_object(const char *word, void *to, u32 size)
+{
+	if (!size)
+		return strcmp(word, "-") ? -EINVAL : 0;
+	if (chm_is_integer(size))
+		return chm_parse_integer(word, to, size);
+	if (strlen(word) != size * 2)
+		return -EINVAL;
+	return hex2bin(to, word, size) ? -EINVAL : 0;
+}
+
+/* Room for one pair: the key, and the value at its offset. */
+static void *chm_alloc_pair(const struct chm_params *p)
+{
+	return kvmalloc(p->slot_size, GFP_KERNEL);
+}
+
+/* --- Commands --- */
+
+struct chm_command {
+	const char	*name;
+	const char	*usage;
+	int		min_args;
+	int		max_args;
+	bool		writes;		/* for maps with debugfs_write only */
+	int		(*run)(struct chm *map, int argc, char **argv);
+};
+
+/* What is written must be one line of text and all of it. */
+static int chm_check_line(char *line, size_t len)
+{
+	size_t i;
+
+	if (len && line[len - 1] == '\n')
+		line[--len] = '\0';
+	for (i = 0; i < len; i++) {
+		if (!isascii(line[i]) || (!isprint(line[i]) && line[i] != '\t'))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+/* The longest line: a page, or a command with a pair in hexadecimal. */
+static size_t chm_line_max(const struct chm_debugfs *d)
+{
+	size_t pair = d ? 2 * (size_t)d->map->p.slot_size : 0;
+
+	return max_t(size_t, PAGE_SIZE - 1, pair + 16);
+}
+
+/* A write() to a file of @d, or to the topmost one: @run gets its line. */
+static ssize_t chm_write_line(struct chm_debugfs *d, const char __user *from,
+			      size_t len, loff_t pos,
+			      int (*run)(struct chm_debugfs *d, char *line))
+{
+	char *line;
+	int ret;
+
+	if (pos)
+		return -EINVAL;
+	if (len > chm_line_max(d))
+		return -E2BIG;
+	line = kvmalloc(len + 1, GFP_KERNEL);
+	if (!line)
+		return -ENOMEM;
+	line[len] = '\0';
+	ret = -EFAULT;
+	if (!copy_from_user(line, from, len))
+		ret = chm_check_line(line, len);
+	if (!ret)
+		ret = run(d, line);
+	kvfree(line);
+	return ret < 0 ? ret : len;
+}
+
+/* A file that has NAME_show() and, for each line written to it, NAME_line(). */
+#define CHM_DEFINE_FILE(name)						\
+static ssize_t name ## _write(struct file *file, const char __user *from, \
+			      size_t len, loff_t *pos)			\
+{									\
+	return chm_write_line(file_inode(file)->i_private, from, len,	\
+			      *pos, name ## _line);			\
+}									\
+									\
+static int name ## _open(struct inode *inode, struct file *file)	\
+{									\
+	return single_open(file, name ## _show, inode->i_private);	\
+}									\
+									\
+static const struct file_operations name ## _fops = {			\
+	.owner		= THIS_MODULE,					\
+	.open		= name ## _open,				\
+	.read		= seq_read,					\
+	.write		= name ## _write,				\
+	.llseek		= seq_lseek,					\
+	.release	= single_release,				\
+}
+
+/* Return: how many words there are, at least one. */
+static int chm_split(char *line, char **words, int max)
+{
+	char *word;
+	int n = 0;
+
+	while ((word = strsep(&line, " \t"))) {
+		if (!*word)
+			continue;
+		if (n == max)
+			return -EINVAL;
+		words[n++] = word;
+	}
+	return n ?: -EINVAL;
+}
+
+static int chm_run_command(const struct chm_command *c, struct chm *map,
+			   char *line)
+{
+	char *words[12];
+	int args = chm_split(line, words, ARRAY_SIZE(words)) - 1;
+
+	for (; args >= 0 && c->name; c++) {
+		if (strcmp(words[0], c->name))
+			continue;
+		if (args < c->min_args || args > c->max_args)
+			return -EINVAL;
+		if (c->writes && !map->p.debugfs_write)
+			return -EPERM;
+		return c->run(map, args, words + 1);
+	}
+	return -EINVAL;
+}
+
+static void chm_show_usage(struct seq_file *m, const struct chm_command *c)
+{
+	for (; c->name; c++)
+		seq_printf(m, "%s%s\n", c->name, c->usage);
+}
+
+/* --- Commands for one map --- */
+
+static int chm_command_store(struct chm *map, char **argv, unsigned int how)
+{
+	const struct chm_params *p = &map->p;
+	void *pair = chm_alloc_pair(p);
+	int ret;
+
+	if (!pair)
+		return -ENOMEM;
+	ret = chm_parse_object(argv[0], pair, p->key_size);
+	if (!ret)
+		ret = chm_parse_object(argv[1], pair + p->value_offset,
+				       p->value_size);
+	if (!ret)
+		ret = chm_store(map, pair, pair + p->value_offset, how,
+				CHM_DEBUGFS_GFP);
+	kvfree(pair);
+	return ret;
+}
+
+static int chm_command_insert(struct chm *map, int argc, char **argv)
+{
+	return chm_command_store(map, argv, CHM_CREATE);
+}
+
+static int chm_command_replace(struct chm *map, int argc, char **argv)
+{
+	return chm_command_store(map, argv, CHM_UPDATE);
+}
+
+static int chm_command_upsert(struct chm *map, int argc, char **argv)
+{
+	return chm_command_store(map, argv, CHM_CREATE | CHM_UPDATE);
+}
+
+static int chm_command_remove(struct chm *map, int argc, char **argv)
+{
+	void *pair = chm_alloc_pair(&map->p);
+	int ret;
+
+	if (!pair)
+		return -ENOMEM;
+	ret = chm_parse_object(argv[0], pair, map->p.key_size);
+	if (!ret)
+		ret = chm_remove(map, pair);
+	kvfree(pair);
+	return ret;
+}
+
+/* The value of a filled-in pair is its key, cut off or followed by zeroes. */
+static int chm_insert_integer(struct chm *map, void *pair, u64 n)
+{
+	const struct chm_params *p = &map->p;
+	void *value = pair + p->value_offset;
+
+	memcpy(pair, chm_low_bytes(&n, p->key_size), p->key_size);
+	if (chm_is_integer(p->value_size)) {
+		memcpy(value, chm_low_bytes(&n, p->value_size), p->value_size);
+	} else {
+		memset(value, 0, p->value_size);
+		memcpy(value, &n, min_t(u32, p->value_size, sizeof(n)));
+	}
+	return chm_insert(map, pair, value, CHM_DEBUGFS_GFP);
+}
+
+static int chm_fill(struct chm *map, u64 first, u64 count)
+{
+	void *pair = chm_alloc_pair(&map->p);
+	int ret = 0;
+
+	if (!pair)
+		return -ENOMEM;
+	for (; count && !ret; first++, count--) {
+		ret = chm_insert_integer(map, pair, first);
+		if (fatal_signal_pending(current))
+			ret = -EINTR;
+		/* Pairs with WRITE_ONCE() in chm_debugfs_remove(). */
+		if (!READ_ONCE(map->debugfs))
+			ret = -EIO;
+		cond_resched();
+	}
+	kvfree(pair);
+	return ret;
+}
+
+static int chm_command_fill(struct chm *map, int argc, char **argv)
+{
+	u32 size = map->p.key_size;
+	u64 first, count, most;
+	int ret;
+
+	if (!chm_is_integer(size))
+		return -EINVAL;
+	most = U64_MAX >> (64 - size * BITS_PER_BYTE);
+	ret = chm_parse_integer(argv[0], &first, sizeof(first));
+	if (!ret)
+		ret = chm_parse_integer(argv[1], &count, sizeof(count));
+	if (ret)
+		return ret;
+	if (first > most || (count && count - 1 > most - first))
+		return -ERANGE;
+	return chm_fill(map, first, count);
+}
+
+/* Move to another table, larger or of the same size. */
+static int chm_move(struct chm *map, bool larger)
+{
+	const struct chm_table *t;
+	int ret;
+
+	mutex_lock(&map->lock);
+	do {
+		t = chm_table(map);
+		if (!t)
+			ret = -ENODATA;
+		else
+			ret = chm_resize(map, larger ? chm_chunks_grown(map, t) :
+					 t->nr_chunks, false, CHM_DEBUGFS_GFP);
+	} while (ret == -EAGAIN);
+	mutex_unlock(&map->lock);
+	return ret;
+}
+
+static int chm_command_grow(struct chm *map, int argc, char **argv)
+{
+	return chm_move(map, true);
+}
+
+static int chm_command_rehash(struct chm *map, int argc, char **argv)
+{
+	return chm_move(map, false);
+}
+
+static int chm_command_shrink(struct chm *map, int argc, char **argv)
+{
+	return chm_shrink(map, CHM_DEBUGFS_GFP);
+}
+
+static int chm_command_reserve(struct chm *map, int argc, char **argv)
+{
+	unsigned long n;
+	int ret = chm_parse_integer(argv[0], &n, sizeof(n));
+
+	return ret ?: chm_reserve(map, n, CHM_DEBUGFS_GFP);
+}
+
+static int chm_command_clear(struct chm *map, int argc, char **argv)
+{
+	chm_clear(map);
+	return 0;
+}
+
+static int chm_command_verify(struct chm *map, int argc, char **argv)
+{
+	return chm_verify(map);
+}
+
+static const struct chm_command chm_map_commands[] = {
+	{ "insert",  " KEY VALUE",   2, 2, true,  chm_command_insert },
+	{ "replace", " KEY VALUE",   2, 2, true,  chm_command_replace },
+	{ "upsert",  " KEY VALUE",   2, 2, true,  chm_command_upsert },
+	{ "remove",  " KEY",	     1, 1, true,  chm_command_remove },
+	{ "fill",    " FIRST COUNT", 2, 2, true,  chm_command_fill },
+	{ "grow",    "",	     0, 0, true,  chm_command_grow },
+	{ "shrink",  "",	     0, 0, true,  chm_command_shrink },
+	{ "rehash",  "",	     0, 0, true,  chm_command_rehash },
+	{ "reserve", " COUNT",	     1, 1, true,  chm_command_reserve },
+	{ "clear",   "",	     0, 0, true,  chm_command_clear },
+	{ "verify",  "",	     0, 0, false, chm_command_verify },
+	{ }
+};
+
+static int chm_map_control_show(struct seq_file *m, void *v)
+{
+	chm_show_usage(m, chm_map_commands);
+	return 0;
+}
+
+static int chm_map_control_line(struct chm_debugfs *d, char *line)
+{
+	return chm_run_command(chm_map_commands, d->map, line);
+}
+
+CHM_DEFINE_FILE(chm_map_control);
+
+/* --- Looking up --- */
+
+static int chm_lookup_show(struct seq_file *m, void *v)
+{
+	struct chm_debugfs *d = m->private;
+	const struct chm_params *p = &d->map->p;
+	void *pair = chm_alloc_pair(p);
+	bool found;
+
+	if (!pair)
+		return -ENOMEM;
+	mutex_lock(&d->lock);
+	found = d->has_key;
+	memcpy(pair, d->key, p->key_size);
+	mutex_unlock(&d->lock);
+	found = found && chm_get(d->map, pair, pair + p->value_offset);
+	if (found)
+		chm_show_pair(m, p, pair);
+	kvfree(pair);
+	return found ? 0 : -ENODATA;
+}
+
+/* Look up what @line says and remember it if it is there. */
+static int chm_lookup_line(struct chm_debugfs *d, char *line)
+{
+	const struct chm_params *p = &d->map->p;
+	void *pair;
+	char *word;
+	int ret;
+
+	/* A key that equal() follows as a pointer is not to be made up. */
+	if (p->equal && !p->debugfs_write)
+		return -EPERM;
+	ret = chm_split(line, &word, 1);
+	if (ret < 0)
+		return ret;
+	pair = chm_alloc_pair(p);
+	if (!pair)
+		return -ENOMEM;
+	ret = chm_parse_object(word, pair, p->key_size);
+	if (!ret && !chm_get(d->map, pair, pair + p->value_offset))
+		ret = -ENOENT;
+	if (!ret) {
+		mutex_lock(&d->lock);
+		memcpy(d->key, pair, p->key_size);
+		d->has_key = true;
+		mutex_unlock(&d->lock);
+	}
+	kvfree(pair);
+	return ret;
+}
+
+CHM_DEFINE_FILE(chm_lookup);
+
+/* --- All pairs --- */
+
+/*
+ * An open file that lists a map: a walk as struct chm_iter is, but it takes no
+ * lock and does not pin the seed while it waits for its reader, who may be
+ * away for long.  The price is -ESTALE after a reseed.
+ */
+struct chm_listing {
+	struct chm		*map;
+	struct chm_cursor	cursor;
+	u64			seed;		/* the cursor's, once started */
+	bool			full;		/* the pair is to be shown */
+	u8			pair[] __aligned(CHM_SLOT_ALIGN);
+};
+
+/* One read-side section of the walk.  Return: 0, or -ESTALE. */
+static int chm_entries_copy(struct chm_listing *l)
+{
+	const struct chm_params *p = &l->map->p;
+	const struct chm_table *t;
+	void *pair = NULL;
+	int ret = 0;
+
+	rcu_read_lock();
+	t = __chm_table_rcu(l->map);
+	if (t && !l->cursor.started)
+		l->seed = t->seed[0];
+	if (!t)
+		l->cursor.ended = true;
+	else if (t->seed[0] != l->seed)
+		ret = -ESTALE;
+	else
+		pair = chm_step(t, p, &l->cursor);
+	if (pair) {
+		memcpy(l->pair, pair, p->key_size);
+		__chm_copy_value(l->pair + p->value_offset,
+				 pair + p->value_offset, p);
+	}
+	rcu_read_unlock();
+	l->full = pair;
+	return ret;
+}
+
+static void *chm_entries_step(struct chm_listing *l)
+{
+	while (!l->full && !l->cursor.ended) {
+		int ret = chm_entries_copy(l);
+
+		if (!ret && fatal_signal_pending(current))
+			ret = -EINTR;
+		if (ret)
+			return ERR_PTR(ret);
+		cond_resched();
+	}
+	return l->full ? l : NULL;
+}
+
+static void *chm_entries_start(struct seq_file *m, loff_t *pos)
+{
+	struct chm_listing *l = m->private;
+
+	if (!*pos) {
+		l->cursor = (struct chm_cursor) { };
+		l->full = false;
+	}
+	return chm_entries_step(l);
+}
+
+static void *chm_entries_next(struct seq_file *m, void *v, loff_t *pos)
+{
+	struct chm_listing *l = v;
+
+	++*pos;
+	l->full = false;
+	return chm_entries_step(l);
+}
+
+static void chm_entries_stop(struct seq_file *m, void *v)
+{
+}
+
+static int chm_entries_show(struct seq_file *m, void *v)
+{
+	struct chm_listing *l = m->private;
+
+	chm_show_pair(m, &l->map->p, l->pair);
+	return 0;
+}
+
+static const struct seq_operations chm_entries_sops = {
+	.start	= chm_entries_start,
+	.next	= chm_entries_next,
+	.stop	= chm_entries_stop,
+	.show	= chm_entries_show,
+};
+
+static int chm_entries_open(struct inode *inode, struct file *file)
+{
+	struct chm_debugfs *d = inode->i_private;
+	struct chm_listing *l;
+	int ret;
+
+	l = kvzalloc(struct_size(l, pair, d->map->p.slot_size), GFP_KERNEL);
+	if (!l)
+		return -ENOMEM;
+	l->map = d->map;
+	ret = seq_open(file, &chm_entries_sops);
+	if (ret)
+		kvfree(l);
+	else
+		((struct seq_file *)file->private_data)->private = l;
+	return ret;
+}
+
+/* Perhaps after the map is gone. */
+static int chm_entries_release(struct inode *inode, struct file *file)
+{
+	kvfree(((struct seq_file *)file->private_data)->private);
+	return seq_release(inode, file);
+}
+
+static const struct file_operations chm_entries_fops = {
+	.owner		= THIS_MODULE,
+	.open		= chm_entries_open,
+	.read		= seq_read,
+	.llseek		= seq_lseek,
+	.release	= chm_entries_release,
+};
+
+/* --- Figures --- */
+
+static const char * const chm_class_names[] = {
+	[CHM_FROZEN]	= "frozen",
+	[CHM_WORD]	= "word",
+	[CHM_CLONE]	= "clone",
+	[CHM_CELL]	= "cell",
+};
+
+static const char * const chm_reclaim_names[] = {
+	[CHM_DEFERRED]	= "deferred",
+	[CHM_SYNC]	= "sync",
+};
+
+static void chm_show_params(struct seq_file *m, const struct chm_params *p)
+{
+	seq_printf(m, "key_size: %u\n", p->key_size);
+	seq_printf(m, "value_size: %u\n", p->value_size);
+	seq_printf(m, "slot_size: %u\n", p->slot_size);
+	seq_printf(m, "class: %s\n", chm_class_names[p->class]);
+	seq_printf(m, "reclaim: %s\n", chm_reclaim_names[p->reclaim]);
+	seq_printf(m, "max_load: %u\n", p->max_load);
+	seq_printf(m, "growth: %u\n", p->growth);
+	seq_printf(m, "min_entries: %lu\n", p->min_entries);
+	seq_printf(m, "max_entries: %lu\n", p->max_entries);
+}
+
+static int chm_stats_show(struct seq_file *m, void *v)
+{
+	struct chm_debugfs *d = m->private;
+	struct chm_stats s;
+	u64 load;
+
+	chm_stats(d->map, &s);
+	load = s.slots ? div64_ul(s.entries * 1000ULL, s.slots) : 0;
+	chm_show_params(m, &d->map->p);
+	seq_printf(m, "entries: %lu\n", s.entries);
+	seq_printf(m, "chunks: %lu\n", s.chunks);
+	seq_printf(m, "slots: %lu\n", s.slots);
+	seq_printf(m, "load: %llu.%llu\n", load / 10, load % 10);
+	seq_printf(m, "bytes: %lu\n", s.bytes);
+	seq_printf(m, "displaced: %lu\n", s.displaced);
+	seq_printf(m, "longest_probe: %lu\n", s.longest_probe);
+	seq_printf(m, "dead: %lu\n", s.dead);
+	seq_printf(m, "grows: %lu\n", s.grows);
+	seq_printf(m, "shrinks: %lu\n", s.shrinks);
+	seq_printf(m, "rehashes: %lu\n", s.rehashes);
+	seq_printf(m, "migrated: %lu\n", s.migrated);
+	seq_printf(m, "migrated_ns: %llu\n", s.migrated_ns);
+	seq_printf(m, "retired_bytes: %lu\n", s.retired_bytes);
+	seq_printf(m, "gp_waits: %lu\n", s.gp_waits);
+	seq_printf(m, "reseeds: %lu\n", s.reseeds);
+	seq_printf(m, "failed_allocs: %lu\n", s.failed_allocs);
+	seq_printf(m, "walks: %lu\n", s.walks);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(chm_stats);
+
+/* Distances from home that are told apart; the last one means "or more". */
+#define CHM_DISTANCES	17U
+
+/* Count the pairs of @chunk by their distance from home. */
+static void chm_count_distances(const struct chm_table *t, u32 chunk,
+				const struct chm_params *p,
+				unsigned long *pairs)
+{
+	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
+	unsigned long mask = chm_match_full(c->ctrl);
+	u32 slot;
+
+	chm_for_each_match(slot, mask) {
+		u64 hash = __chm_hash(t, __chm_slot(c, slot, p), p);
+		u32 home = chm_home(hash, t->nr_chunks);
+		u32 distance = chm_distance(home, chunk, t->nr_chunks);
+
+		pairs[min(distance, CHM_DISTANCES - 1)]++;
+	}
+}
+
+static int chm_probes_show(struct seq_file *m, void *v)
+{
+	struct chm *map = ((struct chm_debugfs *)m->private)->map;
+	unsigned long pairs[CHM_DISTANCES] = { };
+	const struct chm_table *t;
+	u32 i;
+
+	mutex_lock(&map->lock);
+	t = chm_table(map);
+	for (i = 0; t && i < t->nr_chunks; i++) {
+		chm_count_distances(t, i, &map->p, pairs);
+		if (!(i % CHM_RANGE))
+			cond_resched();
+	}
+	mutex_unlock(&map->lock);
+	for (i = 0; i < CHM_DISTANCES; i++)
+		seq_printf(m, "%u%s: %lu\n", i,
+			   i == CHM_DISTANCES - 1 ? "+" : "", pairs[i]);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(chm_probes);
+
+/* --- Directories --- */
+
+static const struct {
+	const char			*name;
+	umode_t				mode;
+	const struct file_operations	*fops;
+} chm_debugfs_files[] = {
+	{ "control",	0600,	&chm_map_control_fops },
+	{ "entries",	0400,	&chm_entries_fops },
+	{ "lookup",	0600,	&chm_lookup_fops },
+	{ "probes",	0400,	&chm_probes_fops },
+	{ "stats",	0400,	&chm_stats_fops },
+};
+
+static bool chm_name_valid(const char *name)
+{
+	const char *c;
+
+	for (c = name; *c; c++) {
+		if (!isascii(*c) || !isprint(*c) || *c == '/')
+			return false;
+	}
+	return *name && c - name < sizeof_field(struct chm_created, name) &&
+	       strcmp(name, ".") && strcmp(name, "..") &&
+	       strcmp(name, "control");
+}
+
+/* Ask first: debugfs_create_dir() complains in the kernel log. */
+static bool chm_name_taken(const char *name)
+{
+	struct dentry *dir = debugfs_lookup(name, chm_dir);
+
+	if (IS_ERR_OR_NULL(dir))
+		return false;
+	dput(dir);
+	return true;
+}
+
 static int chm_debugfs_add(struct chm *map, const char *name)
 {
+	struct chm_debugfs *d;
+	int i;
+
+	if (!chm_name_valid(name))
+		return -EINVAL;
+	if (!IS_ENABLED(CONFIG_DEBUG_FS))
+		return 0;
+	if (chm_name_taken(name))
+		return -EEXIST;
+	d = kzalloc(struct_size(d, key, map->p.key_size), GFP_KERNEL);
+	if (!d)
+		return -ENOMEM;
+	mutex_init(&d->lock);
+	d->map = map;
+	d->dir = debugfs_create_dir(name, chm_dir);
+	if (d->dir == ERR_PTR(-EEXIST)) {
+		kfree(d);
+		return -EEXIST;
+	}
+	map->debugfs = d;
+	for (i = 0; i < ARRAY_SIZE(chm_debugfs_files); i++)
+		debugfs_create_file(chm_debugfs_files[i].name,
+				    chm_debugfs_files[i].mode, d->dir, d,
+				    chm_debugfs_files[i].fops);
 	return 0;
 }
 
 static void chm_debugfs_remove(struct chm *map)
 {
+	struct chm_debugfs *d = map->debugfs;
+
+	if (!d)
+		return;
+	/* Ends what takes long.  Pairs with READ_ONCE() in chm_fill(). */
+	WRITE_ONCE(map->debugfs, NULL);
+	debugfs_remove(d->dir);
+	mutex_destroy(&d->lock);
+	kfree(d);
 }
+
+/* --- Maps made by commands --- */
+
+struct chm_option {
+	const char		*name;
+	size_t			offset;		/* in struct chm_params */
+	size_t			size;
+	const char * const	*words;		/* NULL: a number */
+	size_t			nr_words;
+};
+
+#define CHM_OPTION(name, field, ...)					\
+	{ name, offsetof(struct chm_params, field),			\
+	  sizeof_field(struct chm_params, field), __VA_ARGS__ }
+#define CHM_REQUIRED	(BIT(0) | BIT(1))	/* the first two */
+
+static const struct chm_option chm_options[] = {
+	CHM_OPTION("key", key_size),
+	CHM_OPTION("value", value_size),
+	CHM_OPTION("class", class, chm_class_names, ARRAY_SIZE(chm_class_names)),
+	CHM_OPTION("max", max_entries),
+	CHM_OPTION("min", min_entries),
+	CHM_OPTION("load", max_load),
+	CHM_OPTION("growth", growth),
+	CHM_OPTION("reclaim", reclaim, chm_reclaim_names,
+		   ARRAY_SIZE(chm_reclaim_names)),
+};
+
+static int chm_parse_option(char *word, struct chm_params *p,
+			    unsigned int *seen)
+{
+	char *name = strsep(&word, "=");
+	unsigned int i;
+
+	for (i = 0; word && i < ARRAY_SIZE(chm_options); i++) {
+		const struct chm_option *o = &chm_options[i];
+		void *to = (void *)p + o->offset;
+		int choice;
+
+		if (strcmp(name, o->name))
+			continue;
+		if (*seen & BIT(i))
+			return -EINVAL;
+		*seen |= BIT(i);
+		if (!o->words)
+			return chm_parse_integer(word, to, o->size);
+		choice = match_string(o->words, o->nr_words, word);
+		if (choice < 0)
+			return -EINVAL;
+		memcpy(to, &choice, o->size);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static struct chm_created *chm_find_created(const char *name)
+{
+	struct chm_created *c;
+
+	lockdep_assert_held(&chm_created_lock);
+	list_for_each_entry(c, &chm_created_maps, list) {
+		if (!strcmp(c->name, name))
+			return c;
+	}
+	return NULL;
+}
+
+static int chm_create(const char *name, const struct chm_params *p)
+{
+	struct chm_created *c = kzalloc(sizeof(*c), GFP_KERNEL);
+	int ret = -EEXIST;
+
+	if (!c)
+		return -ENOMEM;
+	mutex_lock(&chm_created_lock);
+	if (!chm_find_created(name))
+		ret = chm_init(&c->map, p, name);
+	if (!ret) {
+		strscpy(c->name, name, sizeof(c->name));
+		list_add_tail(&c->list, &chm_created_maps);
+	}
+	mutex_unlock(&chm_created_lock);
+	if (ret)
+		kfree(c);
+	return ret;
+}
+
+static int chm_command_create(struct chm *unused, int argc, char **argv)
+{
+	struct chm_params p = { .debugfs_write = true };
+	unsigned int seen = 0;
+	int i, ret;
+
+	for (i = 1; i < argc; i++) {
+		ret = chm_parse_option(argv[i], &p, &seen);
+		if (ret)
+			return ret;
+	}
+	if ((seen & CHM_REQUIRED) != CHM_REQUIRED)
+		return -EINVAL;
+	return chm_create(argv[0], &p);
+}
+
+/* Not under the lock: this waits for the commands that use the map. */
+static void chm_destroy_created(struct chm_created *c)
+{
+	chm_destroy(&c->map);
+	mutex_lock(&chm_created_lock);
+	list_del(&c->list);
+	mutex_unlock(&chm_created_lock);
+	kfree(c);
+}
+
+static int chm_command_destroy(struct chm *unused, int argc, char **argv)
+{
+	struct chm_created *c;
+	int ret = 0;
+
+	if (!chm_name_valid(argv[0]))
+		return -EINVAL;
+	mutex_lock(&chm_created_lock);
+	c = chm_find_created(argv[0]);
+	if (!c)
+		ret = chm_name_taken(argv[0]) ? -EPERM : -ENOENT;
+	else if (c->dying)
+		ret = -ENOENT;
+	else
+		c->dying = true;
+	mutex_unlock(&chm_created_lock);
+	if (!ret)
+		chm_destroy_created(c);
+	return ret;
+}
+
+static const struct chm_command chm_commands[] = {
+	{ "create",
+	  " NAME key=BYTES value=BYTES [OPTION]...\n"
+	  "\tclass=frozen|word reclaim=deferred|sync max=PAIRS min=PAIRS\n"
+	  "\tload=PERCENT growth=PERCENT",
+	  3, 1 + ARRAY_SIZE(chm_options), false, chm_command_create },
+	{ "destroy", " NAME", 1, 1, false, chm_command_destroy },
+	{ }
+};
+
+static int chm_control_show(struct seq_file *m, void *v)
+{
+	chm_show_usage(m, chm_commands);
+	return 0;
+}
+
+static int chm_control_line(struct chm_debugfs *none, char *line)
+{
+	return chm_run_command(chm_commands, NULL, line);
+}
+
+CHM_DEFINE_FILE(chm_control);
 
 static void chm_debugfs_init(void)
 {
+	chm_dir = debugfs_create_dir("chm", NULL);
+	if (!IS_ERR(chm_dir))
+		d_inode(chm_dir)->i_mode = S_IFDIR | 0700;
+	debugfs_create_file("control", 0600, chm_dir, NULL, &chm_control_fops);
 }
 
+/* Files keep the module: none is open any more. */
 static void chm_debugfs_exit(void)
 {
+	struct chm_created *c, *next;
+
+	list_for_each_entry_safe(c, next, &chm_created_maps, list)
+		chm_destroy_created(c);
+	debugfs_remove(chm_dir);
 }
 
 /* === Life ================================================================ */
