@@ -843,8 +843,8 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 		fresh = chm_table_alloc(&map->p, nr_chunks, gfp);
 	mutex_lock(&map->lock);
 	if (IS_ERR(fresh)) {
-		map->events.failed_allocs++;
 		ret = PTR_ERR(fresh);
+		map->events.failed_allocs += ret == -ENOMEM;
 	} else if (fresh) {
 		ret = chm_fill_table(map, fresh, reseed, gfp);
 	}
@@ -932,36 +932,68 @@ static u64 chm_chunks_wanted(const struct chm *map, bool create)
  */
 static int chm_make_room(struct chm *map, bool create, gfp_t gfp)
 {
-	struct chm_table *t;
+	struct chm_table *t = chm_table(map);
+	bool had_dead = t && chm_nr_dead(t);
 	int ret;
 
 	ret = chm_resize(map, chm_chunks_wanted(map, create), false, gfp);
 	if (!ret || ret == -EAGAIN)
 		return 0;
 	t = chm_table(map);
-	if (!t || (create && chm_full(map, t)) || !chm_nr_dead(t))
+	if (!t || (create && chm_full(map, t)))
 		return ret;
-	chm_wait(map);
+	if (chm_nr_dead(t))
+		chm_wait(map);
+	else if (!had_dead)
+		return ret;
+	/* Else they were reclaimed while memory was looked for. */
 	return 0;
 }
 
 /*
- * An insertion just ended @distance chunks from home.  If that is too far and
- * the table more than half full, room is the first remedy; else someone chose
- * the keys, or the hash is bad: take a fresh seed and SipHash, once, when no
- * walk is open.  Failing does no harm.
+ * An insertion ended @distance chunks from home, which is far.  In a table more
+ * than half full, room is the remedy; else someone chose the keys, or the hash
+ * is bad: take a fresh seed and SipHash, once, when no walk is open.
  */
 static void chm_defend(struct chm *map, u32 distance, gfp_t gfp)
 {
 	const struct chm_table *t = chm_table(map);
 	unsigned long half = chm_nr_slots(t) / 2;
 
-	if (map->entries + chm_nr_dead(t) > half) {
-		if (distance > CHM_PROBE_LIMIT && map->entries > half)
+	if (map->entries > half) {
+		if (distance > CHM_PROBE_LIMIT && map->entries > map->reserved)
 			chm_resize(map, chm_chunks_grown(map, t), false, gfp);
-	} else if (!map->events.reseeds && !map->walks) {
-		chm_resize(map, t->nr_chunks, true, gfp);
+	} else if (distance > CHM_PROBE_LIMIT ||
+		   map->entries + chm_nr_dead(t) <= half) {
+		if (!map->events.reseeds && !map->walks)
+			chm_resize(map, t->nr_chunks, true, gfp);
 	}
+}
+
+/*
+ * A replaced pair can only go further along its path, so replacing drives pairs
+ * from home, without end.  Before lookups suffer, copy them into a table as
+ * large, where all begin at home again: once replacing has taken pairs on by
+ * half as many chunks as there are (at maximum load all pairs together are as
+ * many away in a fresh table), or one of them too far.
+ */
+static void chm_bring_home(struct chm *map, u32 distance, gfp_t gfp)
+{
+	const struct chm_table *t = chm_table(map);
+
+	if (t->strayed > t->nr_chunks / 2 + 8 ||
+	    (t->strayed > CHM_PROBE_LIMIT_HALF && distance > CHM_PROBE_LIMIT))
+		chm_resize(map, t->nr_chunks, false, gfp);
+}
+
+/* After a new pair was stored @distance from home.  Failing does no harm. */
+static void chm_maintain(struct chm *map, bool inserted, u32 distance,
+			 gfp_t gfp)
+{
+	if (!inserted)
+		chm_bring_home(map, distance, gfp);
+	else if (distance > CHM_PROBE_LIMIT_HALF)
+		chm_defend(map, distance, gfp);
 }
 
 /* === Update ============================================================== */
@@ -1077,6 +1109,8 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 	chm_set_ctrl(at->c, chm_tag_set(at->c->ctrl, at->slot,
 					chm_dead_tag(t, false)));
 	t->displaced += !at->distance;
+	t->strayed += to.distance - at->distance;
+	map->run = to.distance;
 	chm_note_dead(map, t, at);
 	return 0;
 }
@@ -1115,6 +1149,7 @@ static int chm_try_store(struct chm *map, const void *key, const void *value,
 	if (!t)
 		return how & CHM_CREATE ? -EAGAIN : -ENOENT;
 	chm_poll(map, t);
+	map->run = 0;
 	hash = __chm_hash(t, key, &map->p);
 	if (chm_find(t, key, hash, &map->p, &at)) {
 		if (!(how & CHM_UPDATE))
@@ -1148,8 +1183,8 @@ static int chm_store(struct chm *map, const void *key, const void *value,
 	chm_assert_writer();
 	mutex_lock(&map->lock);
 	ret = chm_store_locked(map, key, value, how, gfp);
-	if (unlikely(ret > 0 && map->run > CHM_PROBE_LIMIT_HALF))
-		chm_defend(map, map->run, gfp);
+	if (ret >= 0 && map->run)
+		chm_maintain(map, ret, map->run, gfp);
 	mutex_unlock(&map->lock);
 	return ret;
 }
@@ -1324,6 +1359,7 @@ static int chm_shrink_locked(struct chm *map, gfp_t gfp)
 
 int chm_shrink(struct chm *map, gfp_t gfp)
 {
+	const struct chm_table *t;
 	unsigned long reserved;
 	int ret;
 
@@ -1332,7 +1368,8 @@ int chm_shrink(struct chm *map, gfp_t gfp)
 	reserved = map->reserved;
 	map->reserved = 0;
 	ret = chm_shrink_locked(map, gfp);
-	if (ret)
+	t = chm_table(map);
+	if (ret && t && reserved <= t->max_entries)
 		map->reserved = max(map->reserved, reserved);
 	mutex_unlock(&map->lock);
 	return ret;
@@ -1674,6 +1711,9 @@ static void chm_check_totals(struct chm_check *check)
 	if (check->full != check->map->entries || check->full > t->max_entries)
 		chm_complain(check, "%lu pairs, counted %lu, at most %lu",
 			     check->full, check->map->entries, t->max_entries);
+	if (check->map->reserved > t->max_entries)
+		chm_complain(check, "room for %lu pairs, %lu reserved",
+			     t->max_entries, check->map->reserved);
 	if (check->displaced != t->displaced)
 		chm_complain(check, "%lu displaced pairs, counted %lu",
 			     check->displaced, t->displaced);
@@ -2507,7 +2547,8 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 
 	if (!chm_name_valid(name))
 		return -EINVAL;
-	if (!IS_ENABLED(CONFIG_DEBUG_FS))
+	/* None before this module's initcall, if it is built in. */
+	if (!IS_ENABLED(CONFIG_DEBUG_FS) || !chm_dir)
 		return 0;
 	if (chm_name_taken(name))
 		return -EEXIST;
@@ -2790,7 +2831,7 @@ static void __exit chm_module_exit(void)
 	chm_debugfs_exit();
 }
 
-/* Early: maps with names may be made by any initcall. */
+/* Early: the maps of most initcalls get their directories. */
 subsys_initcall(chm_module_init);
 module_exit(chm_module_exit);
 

@@ -92,13 +92,14 @@ enum chm_reclaim {
  * @hash: Hash of a key with a seed; NULL: a seeded hash of its bytes, which
  *	changes to SipHash under attack.  All 64 bits should be good: the high
  *	32 choose the chunk, the low 7 are the tag.  Called in the context of
- *	the lookup.
+ *	the lookup, and by writers in theirs, who hold no RCU read lock.
  * @equal: Whether two keys are the same; NULL: memcmp().  Equal keys must
- *	have equal hashes.  Called in the context of the lookup.
+ *	have equal hashes.  Called as @hash.
  * @clone: CHM_CLONE only, where it is required: make a second pair of one.
  *	@new_key and @new_value hold a bitwise copy to begin with.  Returns 0,
  *	or a negative errno after undoing its own work, which makes the growth
- *	fail.  Runs with the map's mutex held; may sleep.
+ *	fail.  Runs with the map's mutex held; may sleep.  If a shrinker writes
+ *	to the map, @clone and @drop must not allocate with GFP_KERNEL.
  * @drop: Release what a removed pair owns.  Called once for each pair that
  *	was inserted (or cloned), after a grace period; never for a pair that
  *	chm_take() handed out.  In CHM_WORD maps the value is the last one
@@ -200,7 +201,7 @@ struct chm {
 	unsigned long		reserved;	/* what chm_reserve() promised */
 	unsigned long		epoch;		/* tables published so far */
 	unsigned long		walks;		/* open iterators pin the seed */
-	u32			run;		/* distance of the last insertion */
+	u32			run;		/* distance of the last new pair */
 	struct list_head	retired;	/* tables, oldest first */
 	unsigned long		retired_bytes;
 	struct rcu_work		reclaim;
@@ -229,6 +230,7 @@ struct chm_table {
 	u32			longest;	/* most chunks visited to insert */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
+	unsigned long		strayed;	/* chunks that replacing moved on */
 	unsigned long		cookie;		/* of !dead_gen, or of retirement */
 	struct list_head	retired;
 } ____cacheline_aligned;
@@ -286,7 +288,7 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * * %0			- the map is ready
  * * %-EINVAL		- a parameter or the name is out of range
  * * %-EOPNOTSUPP	- CHM_CELL
- * * %-EEXIST		- a map of this name exists
+ * * %-EEXIST		- a map of this name exists (with CONFIG_DEBUG_FS)
  * * %-ENOMEM		- no memory for the debugfs directory
  */
 #define chm_init(map, params, name)					\
@@ -528,7 +530,7 @@ __chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
 		return 0;
 	}
 	p = p ?: t->p;
-	for (i = 0; i < n; i += CHM_BATCH)
+	for (i = 0; i < n; i += min(n - i, CHM_BATCH))
 		found += __chm_lookup_batch(t, keys + i * (size_t)p->key_size,
 					    min(n - i, CHM_BATCH), values + i,
 					    p);
@@ -629,7 +631,7 @@ int __must_check chm_insert(struct chm *map, const void *key,
  * Return:
  * * %0		- replaced
  * * %-ENOENT	- the key is absent
- * * %-ENOMEM, %-E2BIG, %-EINVAL, %-EOPNOTSUPP - as chm_insert()
+ * * others	- as chm_insert(), but for %-EEXIST
  */
 int __must_check chm_replace(struct chm *map, const void *key,
 			     const void *value, gfp_t gfp);
@@ -645,7 +647,7 @@ int __must_check chm_replace(struct chm *map, const void *key,
  * Return:
  * * %0		- replaced
  * * %1		- inserted
- * * %-ENOMEM, %-E2BIG, %-EINVAL, %-EOPNOTSUPP - as chm_insert()
+ * * others	- as chm_insert(), but for %-EEXIST
  */
 int __must_check chm_upsert(struct chm *map, const void *key,
 			    const void *value, gfp_t gfp);
@@ -698,7 +700,7 @@ int chm_take(struct chm *map, const void *key, void *value);
  * * %0		- done
  * * %-ENOMEM	- no memory; the map is as it was
  * * %-E2BIG	- more than @max_entries, or than chm can address
- * * %-EINVAL, %-EOPNOTSUPP - as chm_insert()
+ * * others	- as chm_insert(), but for %-EEXIST
  */
 int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
 
@@ -707,12 +709,14 @@ int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
  * @map: The map.
  * @gfp: For the smaller table.
  *
- * Ends what chm_reserve() promised.  An empty map then owns no table.
+ * Ends what chm_reserve() promised, possibly even if it fails.  An empty map
+ * then owns no table.
  *
  * Context: As chm_insert().
  * Return:
  * * %0		- the table fits the pairs
- * * %-ENOMEM	- no memory; the map is as it was
+ * * %-ENOMEM	- no memory; the pairs are as they were
+ * * another	- what clone() returned
  */
 int chm_shrink(struct chm *map, gfp_t gfp);
 

@@ -17,8 +17,10 @@ sample() { insmod "$1.ko" && rmmod "$1"; }
 
 check load_unload load_unload
 insmod chm.ko || exit
-[ ! -e debugfs.sh ] || sh debugfs.sh || rc=1
+sh debugfs.sh || rc=1
 [ ! -e chm_policy.ko ] || check sample_chm_policy sample chm_policy
-check load_tests insmod chm_test.ko scale="${scale:-100}"
-check unload rmmod chm_test chm
+for tests in chm_test chm_test_race; do
+	check load_$tests insmod $tests.ko scale="${scale:-100}"
+done
+check unload rmmod chm_test chm_test_race chm
 exit $rc
