@@ -29,7 +29,7 @@ help:
 	@echo '~/.cache/chm, and boot them in QEMU:'
 	@echo '  check           - everything: lint, selftest, KUnit on two kernels,'
 	@echo '                    smoke tests on stock Debian kernels;'
-	@echo '                    one part: ONLY=lint|selftest|plain|debug|smoke'
+	@echo '                    one part: ONLY=selftest|lint|smoke|debug|plain'
 	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
 	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
