@@ -82,14 +82,14 @@ build_modules() {
 # unit.sh; prints and returns the verdict.  The debug kernel is up to 100 times
 # slower, hence the scale (percent) of its tests.
 run_unit() {
-	local kind=$1 kdir=$2 out=$3 log=$4 files mem=2G scale=100 judge=()
+	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} scale=100 judge=()
 
 	files=("$out"/chm*.ko "$out"/samples/*/*.ko "$root/scripts/guest/debugfs.sh")
 	# A table past kvmalloc()'s limit takes a guest of more than 4 GiB.
-	[ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
+	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
 	[ "$kind" = plain ] || { mem=1G scale=10 judge=(--debug); }
 	"$root/scripts/qemu" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
-		-l "$log" -m $mem -t "${TIMEOUT:-600}" -a "scale=$scale" \
+		-l "$log" -m "$mem" -t "${TIMEOUT:-600}" -a "scale=$scale" \
 		"${files[@]}"
 	"$root/scripts/judge" "${judge[@]}" --min-checks 235 \
 		--min-tests "$(count_cases "$out"/chm_test*.c)" "$log"
