@@ -2133,7 +2133,10 @@ static void chm_reserve_less_changes_nothing(struct kunit *test)
 
 static const unsigned long impossible_sizes[] = {
 	ULONG_MAX, ULONG_MAX - 1, ULONG_MAX / 2 + 1, ULONG_MAX / 100, ULONG_MAX / 100 + 1,
-	ULONG_MAX / 7, ULONG_MAX / 16, 1UL << 44, 7UL << 31,
+	ULONG_MAX / 7, ULONG_MAX / 16,
+#if BITS_PER_LONG == 64
+	1UL << 44, 7UL << 31,
+#endif
 };
 
 /* No arithmetic wraps around; G6. */
