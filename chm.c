@@ -711,6 +711,7 @@ static int chm_migrate_range(const struct chm_params *p, struct chm_table *to,
 				return ret;
 			chm_publish_slot(to, hash, 0, &at, p);
 			to->displaced += !!at.distance;
+			to->settled += at.distance;
 		}
 	}
 	return 0;
@@ -731,6 +732,7 @@ static int chm_migrate(struct chm *map, struct chm_table *to,
 			return ret;
 		cond_resched();
 	}
+	to->built_longest = to->longest;
 	map->events.migrated = map->entries;
 	map->events.migrated_ns = ktime_get_ns() - start;
 	return 0;
@@ -940,7 +942,9 @@ static int chm_make_room(struct chm *map, bool create, gfp_t gfp)
 	if (!ret || ret == -EAGAIN)
 		return 0;
 	t = chm_table(map);
-	if (!t || (create && chm_full(map, t)))
+	if (!t)
+		return create ? ret : 0;
+	if (create && chm_full(map, t))
 		return ret;
 	if (chm_nr_dead(t))
 		chm_wait(map);
@@ -950,40 +954,69 @@ static int chm_make_room(struct chm *map, bool create, gfp_t gfp)
 	return 0;
 }
 
+/* Is a path of @distance chunks due to chosen keys or a bad hash? */
+static bool chm_suspicious(const struct chm *map, const struct chm_table *t,
+			   u32 distance)
+{
+	unsigned long half = chm_nr_slots(t) / 2;
+
+	if (map->entries + chm_nr_dead(t) <= half)
+		return distance > CHM_PROBE_LIMIT_HALF;
+	if (map->entries <= half)
+		return distance > CHM_PROBE_LIMIT;
+	/* Reserved, hence not grown: perhaps it is just very full. */
+	return distance > 4 * CHM_PROBE_LIMIT;
+}
+
 /*
  * An insertion ended @distance chunks from home, which is far.  In a table more
- * than half full, room is the remedy; else someone chose the keys, or the hash
- * is bad: take a fresh seed and SipHash, once, when no walk is open.
+ * than half full, room is the remedy, unless it was reserved like that; else
+ * take a fresh seed and SipHash, once, when no walk is open.
  */
 static void chm_defend(struct chm *map, u32 distance, gfp_t gfp)
 {
 	const struct chm_table *t = chm_table(map);
-	unsigned long half = chm_nr_slots(t) / 2;
 
-	if (map->entries > half) {
-		if (distance > CHM_PROBE_LIMIT && map->entries > map->reserved)
+	if (map->entries > max(chm_nr_slots(t) / 2, map->reserved)) {
+		if (distance > CHM_PROBE_LIMIT)
 			chm_resize(map, chm_chunks_grown(map, t), false, gfp);
-	} else if (distance > CHM_PROBE_LIMIT ||
-		   map->entries + chm_nr_dead(t) <= half) {
+	} else if (chm_suspicious(map, t, distance)) {
 		if (!map->events.reseeds && !map->walks)
 			chm_resize(map, t->nr_chunks, true, gfp);
 	}
 }
 
 /*
+ * Has replacing driven the pairs of @t too far from home?  All together: twice
+ * as far as they were when the table was built, or half a chunk per chunk more.
+ * The one just replaced: beyond what is usual here, and by so much that copying
+ * all pairs is worth it.
+ */
+static bool chm_scattered(const struct chm_table *t, u32 distance)
+{
+	if (t->strayed > t->settled + t->nr_chunks / 2 + 32)
+		return true;
+	return distance > CHM_PROBE_LIMIT && distance > 2 * t->built_longest &&
+	       t->strayed > t->nr_chunks / 64 + 32;
+}
+
+/*
  * A replaced pair can only go further along its path, so replacing drives pairs
  * from home, without end.  Before lookups suffer, copy them into a table as
- * large, where all begin at home again: once replacing has taken pairs on by
- * half as many chunks as there are (at maximum load all pairs together are as
- * many away in a fresh table), or one of them too far.
+ * large, where all begin at home again.
  */
 static void chm_bring_home(struct chm *map, u32 distance, gfp_t gfp)
 {
-	const struct chm_table *t = chm_table(map);
+	struct chm_table *t = chm_table(map);
 
-	if (t->strayed > t->nr_chunks / 2 + 8 ||
-	    (t->strayed > CHM_PROBE_LIMIT_HALF && distance > CHM_PROBE_LIMIT))
-		chm_resize(map, t->nr_chunks, false, gfp);
+	if (!chm_scattered(t, distance))
+		return;
+	if (!chm_resize(map, t->nr_chunks, false, gfp))
+		return;
+	/* Not with the next replacement again: this was a costly failure. */
+	t = chm_table(map);
+	if (t)
+		t->strayed = 0;
 }
 
 /* After a new pair was stored @distance from home.  Failing does no harm. */
@@ -1294,6 +1327,8 @@ void chm_clear(struct chm *map)
 	if (t) {
 		chm_add_entries(map, -map->entries);
 		t->displaced = 0;
+		t->settled = 0;
+		t->strayed = 0;
 		t->longest = 0;
 		chm_advance(map, t);
 		chm_schedule_reclaim(map);
@@ -1369,8 +1404,8 @@ int chm_shrink(struct chm *map, gfp_t gfp)
 	map->reserved = 0;
 	ret = chm_shrink_locked(map, gfp);
 	t = chm_table(map);
-	if (ret && t && reserved <= t->max_entries)
-		map->reserved = max(map->reserved, reserved);
+	if (ret && !map->reserved && t && reserved <= t->max_entries)
+		map->reserved = reserved;
 	mutex_unlock(&map->lock);
 	return ret;
 }

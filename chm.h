@@ -230,7 +230,9 @@ struct chm_table {
 	u32			longest;	/* most chunks visited to insert */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
-	unsigned long		strayed;	/* chunks that replacing moved on */
+	unsigned long		settled;	/* chunks from home when it was built */
+	unsigned long		strayed;	/* and that replacing added */
+	u32			built_longest;	/* @longest when it was built */
 	unsigned long		cookie;		/* of !dead_gen, or of retirement */
 	struct list_head	retired;
 } ____cacheline_aligned;

@@ -1851,6 +1851,41 @@ static void chm_replace_all_keys_stay_near(struct kunit *test)
 	expect_sound(test, map);
 }
 
+#define COLLIDING_KEYS	2000UL
+
+/* Below COLLIDING_KEYS all keys have one home, which no fresh table mends. */
+static u64 hash_some_collide(const void *key, u64 seed)
+{
+	if (*(const u64 *)key < COLLIDING_KEYS)
+		return 1ULL << 62 | *(const u64 *)key;
+	return chm_hash_bytes(key, sizeof(u64), seed);
+}
+
+static void chm_replace_colliding_keys_rarely_migrates(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64),
+		.value_size = sizeof(u64),
+		.hash = hash_some_collide,
+	};
+	struct chm *map = test_map(test, &p);
+	struct chm_stats before, after;
+	unsigned long failed = 0;
+	u64 key;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 12000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10000), 0);
+	before = stats_of(map);
+	KUNIT_EXPECT_GT(test, before.longest_probe, COLLIDING_KEYS / CHM_SLOTS / 2);
+	for (key = 0; key < 1000; key += 100)
+		failed += replace_and_wait(map, key, true, 100);
+	after = stats_of(map);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_LE(test, migrations(&after), migrations(&before) + 10);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 10000), 0);
+	expect_sound(test, map);
+}
+
 /* More DEAD slots at once than there is room for: rebuild, don't stray. */
 static void chm_replace_faster_than_grace_periods(struct kunit *test)
 {
@@ -2034,6 +2069,7 @@ static struct kunit_case chm_update_cases[] = {
 	KUNIT_CASE(chm_replace_over_and_over),
 	KUNIT_CASE(chm_replace_one_key_stays_near),
 	KUNIT_CASE(chm_replace_all_keys_stay_near),
+	KUNIT_CASE(chm_replace_colliding_keys_rarely_migrates),
 	KUNIT_CASE(chm_replace_faster_than_grace_periods),
 	KUNIT_CASE(chm_upsert_absent_and_present),
 	KUNIT_CASE(chm_upsert_at_max_entries),
