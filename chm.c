@@ -987,10 +987,10 @@ static void chm_defend(struct chm *map, u32 distance, gfp_t gfp)
 }
 
 /*
- * Has replacing driven the pairs of @t too far from home?  All together: twice
- * as far as they were when the table was built, or half a chunk per chunk more.
- * The one just replaced: beyond what is usual here, and by so much that copying
- * all pairs is worth it.
+ * Has replacing driven the pairs of @t too far from home?  All together: on by
+ * as much as they were away when the table was built, and half a chunk per chunk
+ * besides.  The one just replaced: beyond what is usual here, and all pairs by so
+ * much that copying them is worth it.
  */
 static bool chm_scattered(const struct chm_table *t, u32 distance)
 {
