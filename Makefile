@@ -10,8 +10,14 @@ all: modules
 modules modules_install clean:
 	$(KMAKE) $@
 
-check lint selftest:
+check lint selftest bench-plot:
 	@scripts/$@
+
+bench:
+	@scripts/bench full
+
+bench-quick:
+	@scripts/bench quick
 
 mutate:
 	@scripts/mutate $(MUTATION)
@@ -34,5 +40,11 @@ help:
 	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
 	@echo '  demo            - a guided tour of the map [KERNEL=...]'
+	@echo
+	@echo 'These run on one CPU, at native speed, in a User Mode Linux kernel:'
+	@echo '  bench           - chm and its rivals, and the performance targets'
+	@echo '  bench-quick     - the same, with fewer sizes'
+	@echo '  bench-plot      - charts of the last run, in Documentation/images'
 
-.PHONY: all modules modules_install clean check lint selftest mutate demo help
+.PHONY: all modules modules_install clean check lint selftest mutate demo \
+	bench bench-quick bench-plot help
