@@ -5,7 +5,7 @@
  * Terms are those of chm.h, tags and masks those of chm_chunk.h.
  *
  * Sources
- *	Chunks with overflow counts: F14 (Bronson and Shi, Meta).  Pairs and
+ *	Chunks with an overflow byte: F14 (Bronson and Shi, Meta).  Pairs and
  *	metadata inline in one buffer, tags matched in a word: SwissTable and
  *	hashbrown.  Growth by copying a frozen table and switching a pointer:
  *	fs/file.c.  Removed slots that wait for a polled grace period:
@@ -13,13 +13,13 @@
  *
  * Operations
  *	Lookup: load the table pointer once, then each chunk's control word
- *	once, along the probe path, until a key matches or an overflow count
+ *	once, along the probe path, until a key matches or an overflow filter
  *	says that nothing went further.  A hit outside the home chunk looks
  *	back over the chunks it passed (O4).
- *	Insert: write the slot, raise the overflow counts on the way to it,
+ *	Insert: write the slot, set its bit in the overflow filters on the way,
  *	publish its tag.
- *	Remove: turn the tag DEAD, lower the counts.  The slot becomes EMPTY
- *	when a grace period is over and drop() has run.
+ *	Remove: turn the tag DEAD, clear those bits that no other pair needs.
+ *	The slot becomes EMPTY when a grace period is over and drop() has run.
  *	Replace: write a new slot in the same chunk, or further along the
  *	path, and switch; CHM_WORD values are overwritten in place.
  *	Resize: build a table aside, copy every pair, publish the table, let
@@ -34,7 +34,7 @@
  *	O1  release store of a control word | acquire load | a FULL tag is
  *	    seen before the bytes of its slot, or of a neighbour's: a plain
  *	    store would break the neighbours' release sequences.
- *	O2  overflow counts before the tag | probe order, acquire | a pair is
+ *	O2  overflow filters before the tag | probe order, acquire | a pair is
  *	    found, and then one that was inserted before it is not.
  *	O3  displaced replace: new tag before DEAD | probe order, acquire |
  *	    the key is missed while it is present.
@@ -162,7 +162,7 @@ static int chm_params_complete(struct chm_params *p)
 	if (!p->max_load)
 		p->max_load = 80;
 	if (!p->growth)
-		p->growth = 150;
+		p->growth = 140;
 	if (!chm_sizes_valid(p) || !chm_lay_out_slot(p))
 		return -EINVAL;
 	if (p->max_load < 25 || p->max_load > 95 ||
@@ -220,16 +220,22 @@ static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
 	return bytes;
 }
 
+static size_t chm_bytes(const struct chm_table *t)
+{
+	return chm_table_bytes(t->p, t->nr_chunks);
+}
+
 /* Slots stay as the allocator left them: only FULL ones are ever read. */
 static void chm_table_init(struct chm_table *t, const struct chm_params *p,
-			   u32 nr_chunks, size_t bytes)
+			   u32 nr_chunks)
 {
 	u32 i;
 
 	memset(t, 0, sizeof(*t));
 	t->nr_chunks = nr_chunks;
+	t->stride = chm_stride(p->slot_size);
+	t->slots_offset = chm_slots_offset(p->slot_size);
 	t->p = p;
-	t->bytes = bytes;
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
 					       p->max_load, 100));
 	t->dead_chunks = (void *)__chm_chunk(t, nr_chunks, p);
@@ -259,7 +265,7 @@ static struct chm_table *chm_table_alloc(const struct chm_params *p,
 		t = __vmalloc(bytes, gfp | __GFP_NOWARN);
 	if (!t)
 		return ERR_PTR(-ENOMEM);
-	chm_table_init(t, p, nr_chunks, bytes);
+	chm_table_init(t, p, nr_chunks);
 	return t;
 }
 
@@ -273,10 +279,10 @@ u64 chm_siphash(const struct chm_table *t, const void *key, u32 len)
 }
 EXPORT_SYMBOL_GPL(chm_siphash);
 
-/* The slot with @key in chunk @chunk, as it is right now. */
-static void *chm_probe(const struct chm_table *t, u32 chunk, const void *key,
-		       u64 hash, const struct chm_params *p,
-		       unsigned long *ctrl)
+/* The value of @key in chunk @chunk, as it is right now. */
+static __always_inline const void *
+chm_probe(const struct chm_table *t, u32 chunk, const void *key, u64 hash,
+	  const struct chm_params *p, unsigned long *ctrl)
 {
 	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
 
@@ -286,7 +292,7 @@ static void *chm_probe(const struct chm_table *t, u32 chunk, const void *key,
 	 * miss a pair that was published there before it died here.
 	 */
 	*ctrl = smp_load_acquire(&c->ctrl);
-	return __chm_search_chunk(c, *ctrl, key, hash, p);
+	return __chm_search_chunk(t, c, *ctrl, key, hash, p);
 }
 
 /*
@@ -304,9 +310,9 @@ static void *chm_probe(const struct chm_table *t, u32 chunk, const void *key,
  * more; a pair there is what a lookup that begins now would find, and only the
  * chunks before it are left to be looked at.  @distance only falls: no retry.
  */
-static void *chm_look_back(const struct chm_table *t, const void *key,
-			   u64 hash, const struct chm_params *p,
-			   u32 distance, void *found)
+static const void *chm_look_back(const struct chm_table *t, const void *key,
+				 u64 hash, const struct chm_params *p,
+				 u32 distance, const void *found)
 {
 	u32 home = chm_home(hash, t->nr_chunks);
 	u32 chunk = home;
@@ -314,7 +320,7 @@ static void *chm_look_back(const struct chm_table *t, const void *key,
 	u32 i = 0;
 
 	while (i < distance) {
-		void *earlier = chm_probe(t, chunk, key, hash, p, &ctrl);
+		const void *earlier = chm_probe(t, chunk, key, hash, p, &ctrl);
 
 		if (earlier) {
 			found = earlier;
@@ -330,26 +336,44 @@ static void *chm_look_back(const struct chm_table *t, const void *key,
 }
 
 /*
- * The lookup beyond the home chunk.  All overflow counts can be non-zero at
- * once, so the number of chunks bounds the walk, too.
+ * Is the home chunk as it was when its word was @ctrl?  While a reader looks,
+ * a slot can go from EMPTY to FULL and on to DEAD, but not back: equal words
+ * mean equal slots, and there is nothing to look back at (O4).
+ */
+static bool chm_home_unchanged(const struct chm_table *t, u64 hash,
+			       const struct chm_params *p, unsigned long ctrl)
+{
+	const struct chm_chunk *c;
+
+	c = __chm_chunk(t, chm_home(hash, t->nr_chunks), p);
+	/* O4: a load of its own, after that of the chunk with the pair. */
+	return smp_load_acquire(&c->ctrl) == ctrl;
+}
+
+/*
+ * The lookup beyond the home chunk, whose word was @home_ctrl.  All overflow
+ * filters can be full at once, so the number of chunks bounds the walk, too.
  */
 const void *chm_lookup_displaced(const struct chm_table *t, const void *key,
-				 u64 hash, const struct chm_params *p)
+				 u64 hash, const struct chm_params *p,
+				 unsigned long home_ctrl)
 {
 	u32 chunk = chm_home(hash, t->nr_chunks);
 	unsigned long ctrl;
 	u32 distance;
 
 	for (distance = 1; distance < t->nr_chunks; distance++) {
-		void *slot;
+		const void *value;
 
 		chunk = chm_next_chunk(chunk, t->nr_chunks);
-		slot = chm_probe(t, chunk, key, hash, p, &ctrl);
-		if (slot) {
-			slot = chm_look_back(t, key, hash, p, distance, slot);
-			return slot + p->value_offset;
+		value = chm_probe(t, chunk, key, hash, p, &ctrl);
+		if (value) {
+			if (distance == 1 &&
+			    chm_home_unchanged(t, hash, p, home_ctrl))
+				return value;
+			return chm_look_back(t, key, hash, p, distance, value);
 		}
-		if (!chm_overflow(ctrl))
+		if (!chm_overflows(ctrl, hash))
 			break;
 	}
 	return NULL;
@@ -389,75 +413,210 @@ static void chm_set_ctrl(struct chm_chunk *c, unsigned long ctrl)
 	smp_store_release(&c->ctrl, ctrl);
 }
 
-static void *chm_place_slot(const struct chm_place *at,
-			    const struct chm_params *p)
+static void *chm_place_slot(const struct chm_table *t,
+			    const struct chm_place *at)
 {
-	return __chm_slot(at->c, at->slot, p);
+	return __chm_slot(t, at->c, at->slot, t->p);
 }
 
-/* Where @key is.  For writers: the words can't change. */
-static bool chm_find(const struct chm_table *t, const void *key, u64 hash,
-		     const struct chm_params *p, struct chm_place *at)
+/* Begin at the home chunk of @hash. */
+static __always_inline void chm_home_place(const struct chm_table *t, u64 hash,
+					   const struct chm_params *p,
+					   struct chm_place *at)
 {
 	at->chunk = chm_home(hash, t->nr_chunks);
-	for (at->distance = 0; at->distance < t->nr_chunks; at->distance++) {
-		unsigned long mask;
-
-		at->c = __chm_chunk(t, at->chunk, p);
-		mask = chm_match(at->c->ctrl, chm_tag(hash));
-		chm_for_each_match(at->slot, mask) {
-			if (__chm_equal(chm_place_slot(at, p), key, p))
-				return true;
-		}
-		if (!chm_overflow(at->c->ctrl))
-			return false;
-		at->chunk = chm_next_chunk(at->chunk, t->nr_chunks);
-	}
-	return false;
+	at->distance = 0;
+	at->c = __chm_chunk(t, at->chunk, p);
 }
 
-/* The first EMPTY slot on the probe path at @distance or more from home. */
-static bool chm_find_empty(const struct chm_table *t, u64 hash, u32 distance,
-			   const struct chm_params *p, struct chm_place *at)
+/* One chunk further along the probe path. */
+static __always_inline void chm_advance_place(const struct chm_table *t,
+					      const struct chm_params *p,
+					      struct chm_place *at)
 {
-	u32 n = t->nr_chunks;
+	at->distance++;
+	at->chunk = chm_next_chunk(at->chunk, t->nr_chunks);
+	at->c = __chm_chunk(t, at->chunk, p);
+}
 
-	at->chunk = chm_nth_chunk(chm_home(hash, n), distance, n);
-	for (at->distance = distance; at->distance < n; at->distance++) {
-		unsigned long mask;
+/* Is @key in the chunk of @at?  For writers: the words can't change. */
+static __always_inline bool chm_find_in(const struct chm_table *t,
+					const void *key, u64 hash,
+					const struct chm_params *p,
+					struct chm_place *at)
+{
+	unsigned long mask = chm_match(at->c->ctrl, chm_tag(hash));
 
-		at->c = __chm_chunk(t, at->chunk, p);
-		mask = chm_match_empty(at->c->ctrl);
-		if (mask) {
-			at->slot = chm_first(mask);
+	chm_for_each_match(at->slot, mask) {
+		if (__chm_equal(chm_place_slot(t, at), key, p))
 			return true;
-		}
-		at->chunk = chm_next_chunk(at->chunk, n);
 	}
 	return false;
 }
 
-/* Raise or lower the counts of the chunks at distance @from to @to - 1. */
-static void chm_pass(struct chm_table *t, u64 hash, u32 from, u32 to,
-		     const struct chm_params *p,
-		     unsigned long (*change)(unsigned long ctrl))
+/* The rest of chm_find(), for the few keys that are not at home. */
+static noinline bool chm_find_beyond(const struct chm_table *t,
+				     const void *key, u64 hash,
+				     const struct chm_params *p,
+				     struct chm_place *at)
+{
+	while (at->distance + 1 < t->nr_chunks &&
+	       chm_overflows(at->c->ctrl, hash)) {
+		chm_advance_place(t, p, at);
+		if (chm_find_in(t, key, hash, p, at))
+			return true;
+	}
+	return false;
+}
+
+/* Where @key is. */
+static __always_inline bool chm_find(const struct chm_table *t,
+				     const void *key, u64 hash,
+				     const struct chm_params *p,
+				     struct chm_place *at)
+{
+	chm_home_place(t, hash, p, at);
+	if (chm_find_in(t, key, hash, p, at))
+		return true;
+	if (likely(!chm_overflows(at->c->ctrl, hash)))
+		return false;
+	return chm_find_beyond(t, key, hash, p, at);
+}
+
+static __always_inline bool chm_find_empty_in(struct chm_place *at)
+{
+	unsigned long mask = chm_match_empty(at->c->ctrl);
+
+	at->slot = chm_first(mask);
+	return mask;
+}
+
+/* The first EMPTY slot on the probe path behind @at. */
+static noinline bool chm_find_empty_beyond(const struct chm_table *t,
+					   const struct chm_params *p,
+					   struct chm_place *at)
+{
+	while (at->distance + 1 < t->nr_chunks) {
+		chm_advance_place(t, p, at);
+		if (chm_find_empty_in(at))
+			return true;
+	}
+	return false;
+}
+
+/* The first EMPTY slot on the probe path. */
+static __always_inline bool chm_find_empty(const struct chm_table *t, u64 hash,
+					   const struct chm_params *p,
+					   struct chm_place *at)
+{
+	chm_home_place(t, hash, p, at);
+	if (likely(chm_find_empty_in(at)))
+		return true;
+	return chm_find_empty_beyond(t, p, at);
+}
+
+/* A pair is about to pass the chunks at distance @from to @to - 1. */
+static void chm_raise_overflow(struct chm_table *t, u64 hash, u32 from, u32 to,
+			       const struct chm_params *p)
 {
 	u32 n = t->nr_chunks;
-	u32 chunk = chm_nth_chunk(chm_home(hash, n), from, n);
+	u32 chunk;
 
+	if (from == to)
+		return;
+	chunk = chm_nth_chunk(chm_home(hash, n), from, n);
 	for (; from < to; from++) {
 		struct chm_chunk *c = __chm_chunk(t, chunk, p);
 
-		chm_set_ctrl(c, change(c->ctrl));
+		if (!chm_overflows(c->ctrl, hash))
+			chm_set_ctrl(c, c->ctrl | chm_overflow_bit(hash));
 		chunk = chm_next_chunk(chunk, n);
 	}
+}
+
+/* Does chunk @chunk hold a pair that needs the bit of @hash @passed back? */
+static bool chm_chunk_needs_overflow(const struct chm_table *t, u32 chunk,
+				     u64 hash, u32 passed,
+				     const struct chm_params *p)
+{
+	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
+	unsigned long mask = chm_match_full(c->ctrl);
+	u32 slot;
+
+	chm_for_each_match(slot, mask) {
+		u32 home;
+
+		if (!chm_same_overflow(chm_tag_at(c->ctrl, slot), hash))
+			continue;
+		home = chm_home(__chm_hash(t, __chm_slot(t, c, slot, p), p),
+				t->nr_chunks);
+		if (chm_distance(home, chunk, t->nr_chunks) >= passed)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * How many chunks behind @chunk lies a pair that passed it and needs the bit of
+ * @hash there; 0: nowhere.  Such a pair set the bit all the way.
+ */
+static u32 chm_overflow_needed(const struct chm_table *t, u32 chunk, u64 hash,
+			       const struct chm_params *p)
+{
+	u32 passed;
+
+	for (passed = 1; passed < t->nr_chunks; passed++) {
+		chunk = chm_next_chunk(chunk, t->nr_chunks);
+		if (chm_chunk_needs_overflow(t, chunk, hash, passed, p))
+			return passed;
+		if (!chm_overflows(__chm_chunk(t, chunk, p)->ctrl, hash))
+			return 0;
+	}
+	return 0;
+}
+
+/* A pair at @distance from home died: clear the bits that only it needed. */
+static void chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
+			       const struct chm_params *p)
+{
+	u32 n = t->nr_chunks;
+	u32 home = chm_home(hash, n);
+	u32 i = 0;
+
+	while (i < distance) {
+		u32 chunk = chm_nth_chunk(home, i, n);
+		u32 needed = chm_overflow_needed(t, chunk, hash, p);
+
+		if (!needed) {
+			struct chm_chunk *c = __chm_chunk(t, chunk, p);
+
+			chm_set_ctrl(c, c->ctrl & ~chm_overflow_bit(hash));
+		}
+		/* That pair needs it in all chunks on its way, too. */
+		i += max(needed, 1U);
+	}
+}
+
+/* Small pairs, which are most, are copied faster by words than by memcpy(). */
+static void chm_copy_bytes(void *to, const void *from, u32 len)
+{
+	if (len <= 8 * sizeof(u64)) {
+		for (; len >= sizeof(u64); len -= sizeof(u64)) {
+			memcpy(to, from, sizeof(u64));
+			to += sizeof(u64);
+			from += sizeof(u64);
+		}
+		if (!len)
+			return;
+	}
+	memcpy(to, from, len);
 }
 
 static void chm_write_slot(void *slot, const void *key, const void *value,
 			   const struct chm_params *p)
 {
-	memcpy(slot, key, p->key_size);
-	memcpy(slot + p->value_offset, value, p->value_size);
+	chm_copy_bytes(slot, key, p->key_size);
+	chm_copy_bytes(slot + p->value_offset, value, p->value_size);
 }
 
 /* Make the pair in @at, whose slot is written, visible. */
@@ -466,10 +625,10 @@ static void chm_publish_slot(struct chm_table *t, u64 hash, u32 passed_from,
 			     const struct chm_params *p)
 {
 	/*
-	 * O2: first the counts on the way, then the tag.  Otherwise a reader
+	 * O2: first the filters on the way, then the tag.  Otherwise a reader
 	 * that finds a later pair could miss this one: hit, then miss.
 	 */
-	chm_pass(t, hash, passed_from, at->distance, p, chm_overflow_raise);
+	chm_raise_overflow(t, hash, passed_from, at->distance, p);
 	/* O1: the slot was written before. */
 	chm_set_ctrl(at->c, chm_tag_set(at->c->ctrl, at->slot, chm_tag(hash)));
 	t->longest = max(t->longest, at->distance + 1);
@@ -481,15 +640,16 @@ static unsigned long chm_dead_tag(const struct chm_table *t, bool taken)
 	       (taken ? CHM_TAG_DEAD_TAKEN : 0);
 }
 
-static void chm_drop_slots(const struct chm_params *p,
+static void chm_drop_slots(const struct chm_table *t,
 			   const struct chm_chunk *c, unsigned long mask)
 {
+	const struct chm_params *p = t->p;
 	u32 slot;
 
 	if (!p->drop)
 		return;
 	chm_for_each_match(slot, mask) {
-		void *key = __chm_slot(c, slot, p);
+		void *key = __chm_slot(t, c, slot, p);
 
 		p->drop(key, key + p->value_offset);
 	}
@@ -519,7 +679,7 @@ static void chm_sweep(struct chm *map, struct chm_table *t, unsigned int gen)
 
 		if (!mask)
 			continue;
-		chm_drop_slots(p, c, mask & chm_match_droppable(c->ctrl));
+		chm_drop_slots(t, c, mask & chm_match_droppable(c->ctrl));
 		chm_set_ctrl(c, chm_tags_clear(c->ctrl, mask));
 		if (!chm_match_dead(c->ctrl))
 			__clear_bit(chunk, t->dead_chunks);
@@ -585,9 +745,9 @@ static void chm_free_table(const struct chm_params *p, struct chm_table *t)
 	for (i = 0; p->drop && i < t->nr_chunks; i++) {
 		struct chm_chunk *c = __chm_chunk(t, i, p);
 
-		chm_drop_slots(p, c, chm_match_droppable(c->ctrl));
+		chm_drop_slots(t, c, chm_match_droppable(c->ctrl));
 		if (t->owns_full)
-			chm_drop_slots(p, c, chm_match_full(c->ctrl));
+			chm_drop_slots(t, c, chm_match_full(c->ctrl));
 		if (!(i % CHM_RANGE))
 			cond_resched();
 	}
@@ -605,7 +765,7 @@ static void chm_free_retired(struct chm *map, bool all)
 		if (!all && !poll_state_synchronize_rcu(t->cookie))
 			break;
 		list_del(&t->retired);
-		map->retired_bytes -= t->bytes;
+		map->retired_bytes -= chm_bytes(t);
 		chm_free_table(&map->p, t);
 	}
 }
@@ -637,7 +797,7 @@ static size_t chm_retired_budget(const struct chm *map)
 
 	if (map->p.reclaim == CHM_SYNC)
 		return 0;
-	return max_t(size_t, t ? t->bytes : 0, CHM_RETIRED_MIN);
+	return max_t(size_t, t ? chm_bytes(t) : 0, CHM_RETIRED_MIN);
 }
 
 /* Hand over a table that was just replaced (G10). */
@@ -649,7 +809,7 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 	t->cookie = start_poll_synchronize_rcu();
 	chm_free_retired(map, false);
 	list_add_tail(&t->retired, &map->retired);
-	map->retired_bytes += t->bytes;
+	map->retired_bytes += chm_bytes(t);
 	if (map->retired_bytes > chm_retired_budget(map))
 		chm_wait(map);
 	else
@@ -679,7 +839,7 @@ static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
 {
 	int ret;
 
-	memcpy(to, from, p->slot_size);
+	chm_copy_bytes(to, from, p->slot_size);
 	if (p->class != CHM_CLONE)
 		return 0;
 	ret = p->clone(to, to + p->value_offset, from,
@@ -688,7 +848,30 @@ static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
 	return ret > 0 || ret == -EAGAIN ? -ENOMEM : ret;
 }
 
-/* Copy the pairs of chunks @begin to @end - 1 into @to, which is private. */
+/* Copy one pair into @to, which is private: no order is needed yet (O6). */
+static int chm_migrate_pair(const struct chm_params *p, struct chm_table *to,
+			    void *pair, gfp_t gfp)
+{
+	u64 hash = __chm_hash(to, pair, p);
+	struct chm_place at;
+	int ret;
+
+	if (WARN_ON_ONCE(!chm_find_empty(to, hash, p, &at)))
+		return -EUCLEAN;
+	ret = chm_copy_pair(p, chm_place_slot(to, &at), pair, gfp);
+	if (ret)
+		return ret;
+	at.c->ctrl = chm_tag_set(at.c->ctrl, at.slot, chm_tag(hash));
+	if (unlikely(at.distance)) {
+		chm_raise_overflow(to, hash, 0, at.distance, p);
+		to->displaced++;
+		to->settled += at.distance;
+		to->longest = max(to->longest, at.distance + 1);
+	}
+	return 0;
+}
+
+/* Copy the pairs of chunks @begin to @end - 1 into @to. */
 static int chm_migrate_range(const struct chm_params *p, struct chm_table *to,
 			     const struct chm_table *from, u32 begin, u32 end,
 			     gfp_t gfp)
@@ -699,19 +882,11 @@ static int chm_migrate_range(const struct chm_params *p, struct chm_table *to,
 		u32 slot;
 
 		chm_for_each_match(slot, mask) {
-			void *pair = __chm_slot(c, slot, p);
-			u64 hash = __chm_hash(to, pair, p);
-			struct chm_place at;
-			int ret;
+			void *pair = __chm_slot(from, c, slot, p);
+			int ret = chm_migrate_pair(p, to, pair, gfp);
 
-			if (WARN_ON_ONCE(!chm_find_empty(to, hash, 0, p, &at)))
-				return -EUCLEAN;
-			ret = chm_copy_pair(p, chm_place_slot(&at, p), pair, gfp);
 			if (ret)
 				return ret;
-			chm_publish_slot(to, hash, 0, &at, p);
-			to->displaced += !!at.distance;
-			to->settled += at.distance;
 		}
 	}
 	return 0;
@@ -1097,9 +1272,9 @@ static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
 	if (p->max_entries && map->entries >= p->max_entries)
 		return -E2BIG;
 	if (chm_full(map, t) || chm_crowded(map, t) ||
-	    !chm_find_empty(t, hash, 0, p, &at))
+	    !chm_find_empty(t, hash, p, &at))
 		return -EAGAIN;
-	chm_write_slot(chm_place_slot(&at, p), key, value, p);
+	chm_write_slot(chm_place_slot(t, &at), key, value, p);
 	chm_publish_slot(t, hash, 0, &at, p);
 	t->displaced += !!at.distance;
 	map->run = at.distance;
@@ -1115,7 +1290,7 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
 	unsigned long ctrl = at->c->ctrl;
 	u32 slot = chm_first(chm_match_empty(ctrl));
 
-	chm_write_slot(__chm_slot(at->c, slot, &map->p), key, value, &map->p);
+	chm_write_slot(__chm_slot(t, at->c, slot, &map->p), key, value, &map->p);
 	ctrl = chm_tag_set(ctrl, at->slot, chm_dead_tag(t, false));
 	ctrl = chm_tag_set(ctrl, slot, chm_tag(hash));
 	/* O1; and readers see exactly one of the two. */
@@ -1125,18 +1300,18 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
 
 /*
  * The new pair goes further along the path, never back: a reader on its way
- * would miss both.  It takes over the old pair's share in the overflow counts
- * from home to @at and adds its own from there.
+ * would miss both.  It takes over the old pair's bits in the overflow filters
+ * from home to @at and sets its own from there.
  */
 static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 			      const struct chm_place *at,
 			      const void *key, const void *value)
 {
-	struct chm_place to;
+	struct chm_place to = *at;
 
-	if (!chm_find_empty(t, hash, at->distance + 1, &map->p, &to))
+	if (!chm_find_empty_beyond(t, &map->p, &to))
 		return -EBUSY;
-	chm_write_slot(chm_place_slot(&to, &map->p), key, value, &map->p);
+	chm_write_slot(chm_place_slot(t, &to), key, value, &map->p);
 	chm_publish_slot(t, hash, at->distance, &to, &map->p);
 	/* O3: the new pair is visible before the old one dies. */
 	chm_set_ctrl(at->c, chm_tag_set(at->c->ctrl, at->slot,
@@ -1155,7 +1330,7 @@ static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 	const struct chm_params *p = &map->p;
 
 	if (p->class == CHM_WORD) {
-		chm_store_word(chm_place_slot(at, p) + p->value_offset, value,
+		chm_store_word(chm_place_slot(t, at) + p->value_offset, value,
 			       p->value_size);
 		return 0;
 	}
@@ -1258,11 +1433,11 @@ static int chm_erase(struct chm *map, const void *key, bool take, void *value)
 	if (!chm_find(t, key, hash, p, &at))
 		return -ENOENT;
 	if (take)
-		memcpy(value, chm_place_slot(&at, p) + p->value_offset,
+		memcpy(value, chm_place_slot(t, &at) + p->value_offset,
 		       p->value_size);
 	chm_set_ctrl(at.c, chm_tag_set(at.c->ctrl, at.slot,
 				       chm_dead_tag(t, take)));
-	chm_pass(t, hash, 0, at.distance, p, chm_overflow_lower);
+	chm_lower_overflow(t, hash, at.distance, p);
 	t->displaced -= !!at.distance;
 	chm_add_entries(map, -1);
 	chm_note_dead(map, t, &at);
@@ -1299,7 +1474,7 @@ static void chm_clear_chunk(struct chm_table *t, u32 chunk,
 {
 	struct chm_chunk *c = __chm_chunk(t, chunk, p);
 	unsigned long full = chm_match_full(c->ctrl);
-	unsigned long ctrl = c->ctrl & (CHM_OVERFLOW_ONE - 1);
+	unsigned long ctrl = c->ctrl & ~CHM_OVERFLOW;
 
 	if (full) {
 		t->dead[t->dead_gen] += hweight_long(full);
@@ -1459,7 +1634,7 @@ static void chm_scan_chunk(const struct chm_table *t,
 	u32 slot;
 
 	chm_for_each_match(slot, mask) {
-		void *pair = __chm_slot(c, slot, p);
+		void *pair = __chm_slot(t, c, slot, p);
 		u64 hash = __chm_hash(t, pair, p);
 
 		if (chm_home(hash, t->nr_chunks) != home)
@@ -1496,7 +1671,7 @@ static u32 chm_scan_home(const struct chm_table *t,
 		unsigned long ctrl = smp_load_acquire(&c->ctrl);
 
 		chm_scan_chunk(t, p, home, c, ctrl, after, best);
-		if (!chm_overflow(ctrl))
+		if (!(ctrl & CHM_OVERFLOW))
 			break;
 		chunk = chm_next_chunk(chunk, t->nr_chunks);
 	}
@@ -1622,7 +1797,7 @@ void chm_stats(struct chm *map, struct chm_stats *s)
 	if (t) {
 		s->chunks = t->nr_chunks;
 		s->slots = chm_nr_slots(t);
-		s->bytes = t->bytes;
+		s->bytes = chm_bytes(t);
 		s->displaced = t->displaced;
 		s->longest_probe = t->longest;
 		s->dead = chm_nr_dead(t);
@@ -1636,7 +1811,7 @@ EXPORT_SYMBOL_GPL(chm_stats);
 struct chm_check {
 	const struct chm	*map;
 	const struct chm_table	*t;
-	u32			*passed;	/* pairs that passed each chunk */
+	unsigned long		*overflow;	/* what each chunk's should be */
 	unsigned long		full;
 	unsigned long		dead[2];
 	unsigned long		displaced;
@@ -1693,7 +1868,7 @@ static void chm_check_unique(struct chm_check *check, u32 home, u64 hash,
 		u32 slot;
 
 		chm_for_each_match(slot, mask) {
-			const void *other = __chm_slot(c, slot, p);
+			const void *other = __chm_slot(check->t, c, slot, p);
 
 			if (other == pair)
 				seen = true;
@@ -1701,7 +1876,7 @@ static void chm_check_unique(struct chm_check *check, u32 home, u64 hash,
 				chm_complain(check, "chunk %u slot %u: key twice",
 					     chunk, slot);
 		}
-		if (!chm_overflow(c->ctrl))
+		if (!chm_overflows(c->ctrl, hash))
 			break;
 	}
 	if (!seen)
@@ -1713,7 +1888,7 @@ static void chm_check_pair(struct chm_check *check, u32 chunk, u32 slot)
 {
 	const struct chm_params *p = &check->map->p;
 	const struct chm_chunk *c = __chm_chunk(check->t, chunk, p);
-	const void *pair = __chm_slot(c, slot, p);
+	const void *pair = __chm_slot(check->t, c, slot, p);
 	u64 hash = __chm_hash(check->t, pair, p);
 	u32 n = check->t->nr_chunks;
 	u32 home = chm_home(hash, n);
@@ -1724,19 +1899,18 @@ static void chm_check_pair(struct chm_check *check, u32 chunk, u32 slot)
 			     chunk, slot, chm_tag_at(c->ctrl, slot), hash);
 	check->displaced += chunk != home;
 	for (i = home; i != chunk; i = chm_next_chunk(i, n))
-		check->passed[i]++;
+		check->overflow[i] |= chm_overflow_bit(hash);
 	chm_check_unique(check, home, hash, pair);
 }
 
 static void chm_check_overflow(struct chm_check *check, u32 chunk)
 {
 	const struct chm_chunk *c = __chm_chunk(check->t, chunk, &check->map->p);
-	unsigned long overflow = chm_overflow(c->ctrl);
+	unsigned long overflow = c->ctrl & CHM_OVERFLOW;
 
-	/* A saturated count may stand for fewer pairs, never for more. */
-	if (overflow != check->passed[chunk] && overflow != CHM_OVERFLOW_MAX)
-		chm_complain(check, "chunk %u: overflow %lu, passed by %u",
-			     chunk, overflow, check->passed[chunk]);
+	if (overflow != check->overflow[chunk])
+		chm_complain(check, "chunk %u: overflow %#lx instead of %#lx",
+			     chunk, overflow, check->overflow[chunk]);
 }
 
 static void chm_check_totals(struct chm_check *check)
@@ -1765,7 +1939,7 @@ static void chm_check_retired(struct chm_check *check)
 	size_t bytes = 0;
 
 	list_for_each_entry(t, &map->retired, retired)
-		bytes += t->bytes;
+		bytes += chm_bytes(t);
 	if (bytes != map->retired_bytes || bytes > chm_retired_budget(map))
 		chm_complain(check, "%zu bytes retired, counted %lu, budget %zu",
 			     bytes, map->retired_bytes, chm_retired_budget(map));
@@ -1792,10 +1966,10 @@ static void chm_check_table(struct chm_check *check)
 	chm_check_totals(check);
 }
 
-static int chm_verify_locked(struct chm *map, u32 *passed)
+static int chm_verify_locked(struct chm *map, unsigned long *overflow)
 {
 	struct chm_check check = {
-		.map = map, .t = chm_table(map), .passed = passed,
+		.map = map, .t = chm_table(map), .overflow = overflow,
 	};
 
 	lockdep_assert_held(&map->lock);
@@ -1810,7 +1984,7 @@ static int chm_verify_locked(struct chm *map, u32 *passed)
 int chm_verify(struct chm *map)
 {
 	const struct chm_table *t;
-	u32 *passed = NULL;
+	unsigned long *overflow = NULL;
 	u32 n = 0;
 	int ret;
 
@@ -1819,16 +1993,16 @@ int chm_verify(struct chm *map)
 	while ((t = chm_table(map)) && t->nr_chunks > n) {
 		n = t->nr_chunks;
 		mutex_unlock(&map->lock);
-		kvfree(passed);
-		passed = __vmalloc(array_size(n, sizeof(*passed)),
+		kvfree(overflow);
+		overflow = __vmalloc(array_size(n, sizeof(*overflow)),
 				   GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
-		if (!passed)
+		if (!overflow)
 			return -ENOMEM;
 		mutex_lock(&map->lock);
 	}
-	ret = chm_verify_locked(map, passed);
+	ret = chm_verify_locked(map, overflow);
 	mutex_unlock(&map->lock);
-	kvfree(passed);
+	kvfree(overflow);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(chm_verify);
@@ -2507,7 +2681,7 @@ static void chm_count_distances(const struct chm_table *t, u32 chunk,
 	u32 slot;
 
 	chm_for_each_match(slot, mask) {
-		u64 hash = __chm_hash(t, __chm_slot(c, slot, p), p);
+		u64 hash = __chm_hash(t, __chm_slot(t, c, slot, p), p);
 		u32 home = chm_home(hash, t->nr_chunks);
 		u32 distance = chm_distance(home, chunk, t->nr_chunks);
 

@@ -24,7 +24,6 @@
 
 #include <linux/compiler.h>
 #include <linux/gfp.h>
-#include <linux/jhash.h>
 #include <linux/list.h>
 #include <linux/lockdep.h>
 #include <linux/mutex.h>
@@ -85,7 +84,7 @@ enum chm_reclaim {
  * @max_load: Percent of the slots that may hold pairs before the table grows,
  *	25 to 95; 0: 80.
  * @growth: Size of a grown table in percent of the old one, 110 to 400;
- *	0: 150.
+ *	0: 140.
  * @min_entries: The table is made for at least so many pairs.
  * @max_entries: More pairs than this are refused with -E2BIG; 0: no limit.
  * @debugfs_write: Let root change this map through its debugfs directory.
@@ -214,35 +213,37 @@ struct chm {
  * have DEAD slots.  A lookup reads the first line of the header and no more.
  */
 struct chm_table {
-	/* Constant once published. */
+	/* What readers use; constant once published, but for the bitmap's bits. */
 	u32			nr_chunks;
+	u32			stride;		/* chm_stride() of the slot size */
+	u16			slots_offset;	/* chm_slots_offset() of it */
 	bool			use_siphash;	/* instead of the default hash */
+	bool			owns_full;	/* retired: drop FULL pairs, too */
+	u32			built_longest;	/* @longest when it was built */
 	u64			seed[2];	/* the second: SipHash only */
 	const struct chm_params	*p;		/* the map's, see __chm_lookup() */
 	unsigned long		max_entries;	/* at maximum load */
-	unsigned long		*dead_chunks;	/* bitmap; its bits do change */
-	size_t			bytes;
+	unsigned long		*dead_chunks;	/* bitmap */
+	unsigned long		settled;	/* chunks from home when it was built */
 
-	/* Writers only, under the map's lock; not in the line that readers use. */
-	u8			dead_gen	/* generation that removals join */
-				____cacheline_aligned;
-	bool			owns_full;	/* drop FULL pairs, too */
-	u32			longest;	/* most chunks visited to insert */
+	/* Writers only, under the map's lock. */
+	u32			longest		/* most chunks visited to insert */
+				__aligned(CHM_HEADER_BYTES / 2);
+	u32			dead_gen;	/* generation that removals join */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
-	unsigned long		settled;	/* chunks from home when it was built */
-	unsigned long		strayed;	/* and that replacing added */
-	u32			built_longest;	/* @longest when it was built */
+	unsigned long		strayed;	/* chunks, added by replacing */
 	unsigned long		cookie;		/* of !dead_gen, or of retirement */
 	struct list_head	retired;
-} ____cacheline_aligned;
+} __aligned(CHM_HEADER_BYTES);
 
+static_assert(sizeof(struct chm_table) == CHM_HEADER_BYTES ||
+	      L1_CACHE_BYTES < 64);
+
+/* The slots follow at chm_slots_offset(). */
 struct chm_chunk {
 	unsigned long	ctrl;
-	u8		slots[] __aligned(CHM_SLOT_ALIGN);
 };
-
-static_assert(offsetof(struct chm_chunk, slots) == CHM_SLOT_ALIGN);
 
 /**
  * CHM_INITIALIZER() - Static initialiser of a map, see DEFINE_CHM().
@@ -316,35 +317,37 @@ void chm_destroy(struct chm *map);
 
 u64 chm_siphash(const struct chm_table *t, const void *key, u32 len);
 const void *chm_lookup_displaced(const struct chm_table *t, const void *key,
-				 u64 hash, const struct chm_params *p);
+				 u64 hash, const struct chm_params *p,
+				 unsigned long home_ctrl);
+
+/* The first @len bytes at @from, 8 at most, as a number in native order. */
+static __always_inline u64 chm_load_bytes(const u8 *from, u32 len)
+{
+	u64 word = 0;
+
+	/* Calls memcpy() only for lengths that few keys have. */
+	if (len == sizeof(u64))
+		memcpy(&word, from, sizeof(u64));
+	else if (len == sizeof(u32))
+		memcpy(&word, from, sizeof(u32));
+	else
+		memcpy(&word, from, len);
+	return word;
+}
 
 /*
- * Default hash: both result words of Bob Jenkins' lookup3 (hashlittle2), from
- * the kernel's jhash primitives.  Native byte order; not for use across maps.
+ * Default hash: fold each 8 bytes into the seed, and then once more, since one
+ * fold alone keeps the structure of arithmetic progressions.  Folding the 128
+ * bits of a product is from Wang Yi's wyhash and Orson Peters' foldhash.  Native
+ * byte order; not for use across machines.
  */
 static __always_inline u64 chm_hash_bytes(const void *key, u32 len, u64 seed)
 {
 	const u8 *k = key;
-	u32 w[3] = { };
-	u32 a, b, c;
 
-	a = JHASH_INITVAL + len + (u32)seed;
-	b = a;
-	c = a + (u32)(seed >> 32);
-	for (; len > sizeof(w); len -= sizeof(w), k += sizeof(w)) {
-		memcpy(w, k, sizeof(w));
-		a += w[0];
-		b += w[1];
-		c += w[2];
-		__jhash_mix(a, b, c);
-	}
-	memset(w, 0, sizeof(w));
-	memcpy(w, k, len);
-	a += w[0];
-	b += w[1];
-	c += w[2];
-	__jhash_final(a, b, c);
-	return (u64)c << 32 | b;
+	for (; len > sizeof(u64); len -= sizeof(u64), k += sizeof(u64))
+		seed = chm_fold(seed ^ chm_load_bytes(k, sizeof(u64)));
+	return chm_fold(chm_fold(seed ^ chm_load_bytes(k, len)));
 }
 
 static __always_inline u64 __chm_hash(const struct chm_table *t,
@@ -358,68 +361,115 @@ static __always_inline u64 __chm_hash(const struct chm_table *t,
 	return chm_hash_bytes(key, p->key_size, t->seed[0]);
 }
 
+/* Word by word without a branch: faster than memcmp() for most keys. */
+static __always_inline bool chm_equal_bytes(const u8 *a, const u8 *b, u32 len)
+{
+	u64 diff = 0;
+
+	if (len > 8 * sizeof(u64))
+		return !memcmp(a, b, len);
+	for (; len > sizeof(u64); len -= sizeof(u64)) {
+		diff |= chm_load_bytes(a, sizeof(u64)) ^
+			chm_load_bytes(b, sizeof(u64));
+		a += sizeof(u64);
+		b += sizeof(u64);
+	}
+	return !(diff | (chm_load_bytes(a, len) ^ chm_load_bytes(b, len)));
+}
+
 static __always_inline bool __chm_equal(const void *slot, const void *key,
 					const struct chm_params *p)
 {
 	if (p->equal)
 		return p->equal(slot, key);
-	return !memcmp(slot, key, p->key_size);
+	return chm_equal_bytes(slot, key, p->key_size);
 }
+
+/* Typed maps know the layout of a chunk; for others the table has it ready. */
+#define __chm_layout(t, p, what)					\
+	(__builtin_constant_p((p)->slot_size) ?				\
+	 chm_##what((p)->slot_size) : (t)->what)
 
 static __always_inline struct chm_chunk *
 __chm_chunk(const struct chm_table *t, u32 chunk, const struct chm_params *p)
 {
-	return (void *)(t + 1) + chunk * chm_stride(p->slot_size);
+	return (void *)(t + 1) + chunk * (size_t)__chm_layout(t, p, stride);
 }
 
-static __always_inline void *__chm_slot(const struct chm_chunk *c, u32 slot,
+static __always_inline void *__chm_slot(const struct chm_table *t,
+					const struct chm_chunk *c, u32 slot,
 					const struct chm_params *p)
 {
-	return (void *)c->slots + slot * (size_t)p->slot_size;
+	return (void *)c + __chm_layout(t, p, slots_offset) +
+	       slot * (size_t)p->slot_size;
 }
 
-/* The slot of @c that holds @key, or NULL.  @ctrl: its word, loaded once. */
-static __always_inline void *
-__chm_search_chunk(const struct chm_chunk *c, unsigned long ctrl,
-		   const void *key, u64 hash, const struct chm_params *p)
+/* The value of @key in @c, or NULL.  @ctrl: its word, loaded once. */
+static __always_inline const void *
+__chm_search_chunk(const struct chm_table *t, const struct chm_chunk *c,
+		   unsigned long ctrl, const void *key, u64 hash,
+		   const struct chm_params *p)
 {
 	unsigned long mask = chm_match(ctrl, chm_tag(hash));
 	u32 slot;
 
 	chm_for_each_match(slot, mask) {
-		void *found = __chm_slot(c, slot, p);
+		const void *found = __chm_slot(t, c, slot, p);
 
 		if (likely(__chm_equal(found, key, p)))
-			return found;
+			return found + p->value_offset;
 	}
 	return NULL;
 }
 
+/* The pair may be in the second line: have it come along with the first. */
+static __always_inline void
+__chm_prefetch_second(const struct chm_table *t, const struct chm_chunk *c,
+		      const struct chm_params *p)
+{
+	if (__chm_layout(t, p, stride) > L1_CACHE_BYTES)
+		prefetch((const void *)c + L1_CACHE_BYTES);
+}
+
 /*
- * A hit or a miss in the home chunk is final and decided inline; all else is
- * for chm_lookup_displaced().
+ * The value of @key in its home chunk @c, or NULL.  That is final, unless it is
+ * NULL and the word @ctrl overflows for @hash.
  */
+static __always_inline const void *
+__chm_search_home(const struct chm_table *t, const struct chm_chunk *c,
+		  const void *key, u64 hash, const struct chm_params *p,
+		  unsigned long *ctrl)
+{
+	/*
+	 * O1, O2: acquire.  Pairs with chm_set_ctrl(): whoever sees a FULL tag
+	 * sees the bytes of its slot, and whoever sees a pair published sees
+	 * the overflow filters on the way to it.
+	 */
+	*ctrl = smp_load_acquire(&c->ctrl);
+	return __chm_search_chunk(t, c, *ctrl, key, hash, p);
+}
+
+static __always_inline struct chm_chunk *
+__chm_home_chunk(const struct chm_table *t, u64 hash,
+		 const struct chm_params *p)
+{
+	return __chm_chunk(t, chm_home(hash, t->nr_chunks), p);
+}
+
+/* What the home chunk decides is inline; all else is chm_lookup_displaced(). */
 static __always_inline const void *
 __chm_lookup_hashed(const struct chm_table *t, const void *key, u64 hash,
 		    const struct chm_params *p)
 {
-	const struct chm_chunk *c;
+	const struct chm_chunk *c = __chm_home_chunk(t, hash, p);
+	const void *value;
 	unsigned long ctrl;
-	void *slot;
 
-	c = __chm_chunk(t, chm_home(hash, t->nr_chunks), p);
-	/*
-	 * O1, O2: acquire.  Pairs with chm_set_ctrl(): whoever sees a FULL tag
-	 * sees the bytes of its slot, and whoever sees a pair published sees
-	 * the overflow counts on the way to it.
-	 */
-	ctrl = smp_load_acquire(&c->ctrl);
-	slot = __chm_search_chunk(c, ctrl, key, hash, p);
-	if (likely(slot))
-		return slot + p->value_offset;
-	if (likely(!chm_overflow(ctrl)))
-		return NULL;
-	return chm_lookup_displaced(t, key, hash, p);
+	__chm_prefetch_second(t, c, p);
+	value = __chm_search_home(t, c, key, hash, p, &ctrl);
+	if (likely(value) || likely(!chm_overflows(ctrl, hash)))
+		return value;
+	return chm_lookup_displaced(t, key, hash, p, ctrl);
 }
 
 /*
@@ -447,7 +497,7 @@ __chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
 }
 
 #define __chm_load_as(type, to, from) do {				\
-	type __w = READ_ONCE(*(const type *)(from));			\
+	type __w = smp_load_acquire((const type *)(from));		\
 									\
 	memcpy(to, &__w, sizeof(__w));					\
 } while (0)
@@ -461,8 +511,9 @@ static __always_inline void __chm_copy_value(void *to, const void *from,
 		return;
 	}
 	/*
-	 * O8: one load.  Pairs with chm_store_word(), whose store may come at
-	 * any time: two loads could return a mixture.
+	 * O8: one load, acquire.  Pairs with chm_store_word(), whose store may
+	 * come at any time: two loads could return a mixture, and without the
+	 * acquire the reader could miss what was inserted before that store.
 	 */
 	switch (p->value_size) {
 	case 1:
@@ -497,26 +548,60 @@ static __always_inline bool __chm_get(struct chm *map, const void *key,
 	return found;
 }
 
-/* Keys whose home chunks are fetched together by chm_lookup_many(). */
+/* Lookups that chm_lookup_many() has under way together. */
 #define CHM_BATCH	32U
 
-static __always_inline unsigned int
+/* What is known of them between one stage and the next. */
+struct chm_batch {
+	u64		hash[CHM_BATCH];
+	const struct chm_chunk *home[CHM_BATCH];
+	unsigned long	ctrl[CHM_BATCH];	/* words of the homes in beyond */
+	u8		beyond[CHM_BATCH];	/* keys to be looked for further on */
+};
+
+static __always_inline void
+__chm_prefetch(const struct chm_table *t, const struct chm_chunk *c,
+	       const struct chm_params *p)
+{
+	prefetch(c);
+	__chm_prefetch_second(t, c, p);
+}
+
+/*
+ * Three stages, so that none waits for memory: fetch the home chunks; search
+ * them, and fetch the next chunk for the few keys that went on; search there.
+ */
+static __always_inline void
 __chm_lookup_batch(const struct chm_table *t, const void *keys, unsigned int n,
 		   const void **values, const struct chm_params *p)
 {
-	unsigned int found = 0;
-	u64 hash[CHM_BATCH];
+	struct chm_batch b __uninitialized;
+	unsigned int beyond = 0;
+	const void *key;
 	unsigned int i;
 
-	for (i = 0; i < n; i++) {
-		hash[i] = __chm_hash(t, keys + i * (size_t)p->key_size, p);
-		prefetch(__chm_chunk(t, chm_home(hash[i], t->nr_chunks), p));
+	for (i = 0, key = keys; i < n; i++, key += p->key_size) {
+		b.hash[i] = __chm_hash(t, key, p);
+		b.home[i] = __chm_home_chunk(t, b.hash[i], p);
+		__chm_prefetch(t, b.home[i], p);
 	}
-	for (i = 0; i < n; i++, keys += p->key_size) {
-		values[i] = __chm_lookup_hashed(t, keys, hash[i], p);
-		found += !!values[i];
+	for (i = 0, key = keys; i < n; i++, key += p->key_size) {
+		unsigned long ctrl;
+
+		values[i] = __chm_search_home(t, b.home[i], key, b.hash[i], p,
+					      &ctrl);
+		if (likely(values[i]) || likely(!chm_overflows(ctrl, b.hash[i])))
+			continue;
+		__chm_prefetch(t, (const void *)b.home[i] +
+			       __chm_layout(t, p, stride), p);
+		b.ctrl[beyond] = ctrl;
+		b.beyond[beyond++] = i;
 	}
-	return found;
+	while (beyond--) {
+		i = b.beyond[beyond];
+		values[i] = chm_lookup_displaced(t, keys + i * (size_t)p->key_size,
+						 b.hash[i], p, b.ctrl[beyond]);
+	}
 }
 
 static __always_inline unsigned int
@@ -533,9 +618,10 @@ __chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
 	}
 	p = p ?: t->p;
 	for (i = 0; i < n; i += min(n - i, CHM_BATCH))
-		found += __chm_lookup_batch(t, keys + i * (size_t)p->key_size,
-					    min(n - i, CHM_BATCH), values + i,
-					    p);
+		__chm_lookup_batch(t, keys + i * (size_t)p->key_size,
+				   min(n - i, CHM_BATCH), values + i, p);
+	for (i = 0; i < n; i++)
+		found += !!values[i];
 	return found;
 }
 
@@ -763,7 +849,7 @@ void chm_stats(struct chm *map, struct chm_stats *s);
  * @map: The map.
  *
  * Tags against hashes, reachability of each pair along its probe path,
- * overflow counts, number of pairs and of DEAD slots, duplicate keys, the
+ * overflow filters, number of pairs and of DEAD slots, duplicate keys, the
  * bitmap of chunks with DEAD slots, the retired tables.  What is wrong goes to
  * the kernel log.
  *

@@ -7,7 +7,7 @@
  *
  * A chunk is one control word followed by CHM_SLOTS slots.  Byte i of the
  * control word, counted from the least significant one on every architecture,
- * is the tag of slot i; the top byte is the overflow count:
+ * is the tag of slot i; the top byte is the overflow filter:
  *
  *	 63      56 55      48        15       8 7        0
  *	+----------+----------+- ... -+---------+----------+
@@ -19,13 +19,15 @@
  *					g: generation, t: taken (no drop())
  *		0b1hhhhhhh	FULL	holds a pair; h: seven bits of its hash
  *
- *	overflow: how many pairs passed this chunk on their probe path because
- *	they found no slot here.  Saturates at CHM_OVERFLOW_MAX and then stays
- *	until the table is rebuilt.
+ *	overflow: bit i is set if and only if a pair whose hash ends in i passed
+ *	this chunk on its probe path, because it found no slot here.  A look-up
+ *	of such a hash goes on to the next chunk, any other ends here.
  *
- * Sources: the overflow count instead of tombstones is F14's (Bronson and Shi,
- * Meta); tags in a word matched by arithmetic are those of hashbrown's generic
- * group; DEAD generations in the tag resemble scc::HashIndex's epoch bytes.
+ * Sources: an overflow byte instead of tombstones is F14's (Bronson and Shi,
+ * Meta), there a count; as a filter it is boost::unordered_flat_map's (Lopez
+ * Munoz), there never lowered.  Tags in a word matched by arithmetic are those of
+ * hashbrown's generic group; DEAD generations in the tag resemble the epoch bytes
+ * of scc::HashIndex.
  */
 #ifndef CHM_CHUNK_H
 #define CHM_CHUNK_H
@@ -48,9 +50,8 @@
 #define CHM_TAG_DEAD_TAKEN	0x04UL	/* with DEAD: the value was taken */
 #define CHM_TAG_FULL		0x80UL
 
-#define CHM_OVERFLOW_MAX	0xffUL
 #define CHM_OVERFLOW_SHIFT	(BITS_PER_LONG - BITS_PER_BYTE)
-#define CHM_OVERFLOW_ONE	(1UL << CHM_OVERFLOW_SHIFT)
+#define CHM_OVERFLOW		(0xffUL << CHM_OVERFLOW_SHIFT)
 
 /* The lowest and the highest bit of each tag byte; never of the overflow. */
 #define CHM_TAGS_LOW		((~0UL / 0xff) >> BITS_PER_BYTE)
@@ -102,6 +103,20 @@ static __always_inline u32 chm_nth_chunk(u32 home, u32 distance, u32 nr_chunks)
 static __always_inline u32 chm_distance(u32 home, u32 chunk, u32 nr_chunks)
 {
 	return chunk >= home ? chunk - home : nr_chunks - home + chunk;
+}
+
+/*
+ * Mix: the halves of a 128-bit product, XORed.  The multiplier is that of
+ * Fibonacci hashing, 2^64 over the golden ratio.
+ */
+static __always_inline u64 chm_fold(u64 x)
+{
+	const u64 golden = 0x9e3779b97f4a7c15ULL;
+#ifdef __SIZEOF_INT128__
+	return x * golden ^ (u64)(((unsigned __int128)x * golden) >> 64);
+#else
+	return x * golden ^ mul_u64_u64_shr(x, golden, 64);
+#endif
 }
 
 /*
@@ -179,32 +194,35 @@ static __always_inline unsigned long chm_tags_clear(unsigned long ctrl,
 	return ctrl & ~((mask >> 7) * 0xff);
 }
 
-static __always_inline unsigned long chm_overflow(unsigned long ctrl)
+/*
+ * The bit of the overflow filter for @hash.  Taken from the tag, so that who
+ * looks for the pairs that need it can leave the others aside by their tags.
+ */
+static __always_inline unsigned long chm_overflow_bit(u64 hash)
 {
-	return ctrl >> CHM_OVERFLOW_SHIFT;
+	return 1UL << (CHM_OVERFLOW_SHIFT + (hash & 7));
 }
 
-/* One more pair passes this chunk. */
-static __always_inline unsigned long chm_overflow_raise(unsigned long ctrl)
+/* Did a pair pass this chunk that a look-up of @hash must not miss? */
+static __always_inline bool chm_overflows(unsigned long ctrl, u64 hash)
 {
-	if (chm_overflow(ctrl) == CHM_OVERFLOW_MAX)
-		return ctrl;
-	return ctrl + CHM_OVERFLOW_ONE;
+	return ctrl & chm_overflow_bit(hash);
 }
+
+/* Can a pair with this tag need the overflow bit of @hash? */
+static __always_inline bool chm_same_overflow(unsigned long tag, u64 hash)
+{
+	return !((tag ^ hash) & 7);
+}
+
+/* What every slot is aligned to at most. */
+#define CHM_SLOT_ALIGN		8U
 
 /*
- * One pair less passes this chunk.  A saturated count has forgotten how many
- * there were, so it stays.
+ * The header of a table: one line for readers and one for writers.  A multiple
+ * of what chunks are aligned to, up to two lines, which are fetched together.
  */
-static __always_inline unsigned long chm_overflow_lower(unsigned long ctrl)
-{
-	if (chm_overflow(ctrl) == CHM_OVERFLOW_MAX)
-		return ctrl;
-	return ctrl - CHM_OVERFLOW_ONE;
-}
-
-/* Where slots begin in a chunk, and what every slot is aligned to at most. */
-#define CHM_SLOT_ALIGN		8U
+#define CHM_HEADER_BYTES	(2 * L1_CACHE_BYTES)
 
 /*
  * Bytes from one chunk to the next: whole cache lines where that wastes no
@@ -219,6 +237,16 @@ static __always_inline size_t chm_stride(size_t slot_size)
 	if (lines - bytes <= lines / 8)
 		return lines;
 	return ALIGN(bytes, CHM_SLOT_ALIGN);
+}
+
+/*
+ * Where slots begin in a chunk: at its end, so that what rounding adds lies
+ * between the control word and them.  Slots of 16, 32 or 64 bytes thus never
+ * straddle a cache line.
+ */
+static __always_inline size_t chm_slots_offset(size_t slot_size)
+{
+	return chm_stride(slot_size) - CHM_SLOTS * slot_size;
 }
 
 /* Natural alignment of an object of @size bytes, CHM_SLOT_ALIGN at most. */
