@@ -22,13 +22,19 @@
 #ifndef CHM_H
 #define CHM_H
 
+#include <linux/atomic.h>
+#include <linux/build_bug.h>
 #include <linux/compiler.h>
 #include <linux/gfp.h>
+#include <linux/init.h>
 #include <linux/list.h>
 #include <linux/lockdep.h>
+#include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/prefetch.h>
 #include <linux/rcupdate.h>
+#include <linux/refcount.h>
+#include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
@@ -965,6 +971,72 @@ static __always_inline void __chm_check_type(const struct chm_params *p)
 			 "chm: CHM_CELL is not available yet");
 }
 
+/* Whether @type is @t or an array of it. */
+#define __chm_is(type, t)						\
+	(__same_type(type, t) || __same_type(type, t[]))
+
+#define __chm_is_volatile(t)						\
+	__same_type(typeof(t) *, typeof(t) __volatile__ *)
+
+#define __chm_is_counter(type)						\
+	(__chm_is(type, atomic_t) || __chm_is(type, atomic64_t))
+
+/*
+ * What a map cannot hold, as far as the compiler can tell: what a type
+ * contains is for scripts/chm-freeze to find.
+ */
+#define __chm_is_fixed(type)						\
+	(__chm_is(type, refcount_t) ||					\
+	 __chm_is(type, spinlock_t) || __chm_is(type, raw_spinlock_t) ||\
+	 __chm_is(type, rwlock_t) || __chm_is(type, struct mutex) ||	\
+	 __chm_is(type, struct list_head) ||				\
+	 __chm_is(type, struct hlist_node) ||				\
+	 __chm_is(type, struct rcu_head) ||				\
+	 __chm_is(type, struct work_struct) || __chm_is(type, struct chm))
+
+/*
+ * Checks a map type where it is defined, and leaves a line about it in the
+ * module's .modinfo, which is not loaded.  Its parameter brings the types of
+ * key and value into the debug information.  scripts/chm-freeze reads both.
+ */
+#define __CHM_TRACE_TYPE(name, ktype, vtype)				\
+static_assert(!__chm_is_fixed(ktype) && !__chm_is_counter(ktype) &&	\
+	      !__chm_is_volatile(ktype),				\
+	      "chm: a key must not change in place: put it behind a pointer");\
+static_assert(!__chm_is_fixed(vtype),					\
+	      "chm: a value must not change or be bound in place: put it behind a pointer");\
+									\
+static void __init __used name##_chm_type(const struct name##_slot *slot)\
+{									\
+	BUILD_BUG_ON_MSG(name##_params.class != CHM_CELL &&		\
+			 (__chm_is_counter(vtype) ||			\
+			  __chm_is_volatile(vtype)),			\
+			 "chm: a value that changes in place takes CHM_CELL");\
+	/* CHM_CELL is refused where the map is used. */		\
+	if (name##_params.class != CHM_CELL)				\
+		__chm_check_type(&name##_params);			\
+	asm(".pushsection .modinfo, \"a\"\n\t"				\
+	    ".ascii \"" __MODULE_INFO_PREFIX "chm_type=" #name "\"\n\t"	\
+	    ".ascii \" class=\"\n\t.byte 48 + %c0\n\t"			\
+	    ".ascii \" equal=\"\n\t.byte 48 + %c1\n\t"			\
+	    ".ascii \" merge=\"\n\t.byte 48 + %c2, 0\n\t"		\
+	    ".popsection"						\
+	    : : "i" (name##_params.class), "i" (!!name##_params.equal),	\
+		"i" (!!name##_params.merge));				\
+}
+
+/**
+ * CHM_ASSUME_FROZEN() - Vouch for a type that scripts/chm-freeze rejects.
+ * @type: The type as it is declared, for instance struct foo or foo_t.
+ * @reason: String: why nothing writes to it while it is in a map, and why it
+ *	may be moved.
+ *
+ * The checker then accepts this type anywhere in the keys and values of the
+ * module and lists each use with the reason.  At file scope; no code.
+ */
+#define CHM_ASSUME_FROZEN(type, reason)					\
+	__MODULE_INFO(chm_frozen, chm_frozen, #type ": " reason)
+
 /**
  * DEFINE_CHM_TYPE() - Define a map type for one key and one value type.
  * @name: Names the type, struct name, and prefixes its functions.
@@ -1002,6 +1074,8 @@ static const struct chm_params name##_params = {			\
 	.slot_size = sizeof(struct name##_slot),			\
 	__VA_ARGS__							\
 };									\
+									\
+__CHM_TRACE_TYPE(name, ktype, vtype)					\
 									\
 static __always_inline int name##_init(struct name *m, const char *dir)	\
 {									\
