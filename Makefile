@@ -19,6 +19,9 @@ bench:
 bench-quick:
 	@scripts/bench quick
 
+freeze:
+	@scripts/check-freeze
+
 mutate:
 	@scripts/mutate $(MUTATION)
 
@@ -33,11 +36,13 @@ help:
 	@echo
 	@echo 'These install Debian packages that they miss, keep kernels in'
 	@echo '~/.cache/chm, and boot them in QEMU:'
-	@echo '  check           - everything: lint, selftest, KUnit on two kernels,'
-	@echo '                    smoke tests on stock Debian kernels;'
-	@echo '                    one part: ONLY=selftest|lint|smoke|debug|plain'
+	@echo '  check           - everything: lint, selftest, freeze, KUnit on two'
+	@echo '                    kernels, smoke tests on stock Debian kernels;'
+	@echo '                    one part: ONLY=selftest|lint|freeze|smoke|debug|plain'
 	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
 	@echo '  selftest        - does the harness see what it must see?'
+	@echo '  freeze          - does scripts/chm-freeze, which looks for locks and such'
+	@echo '                    in the pairs of a module, judge as it should?'
 	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
 	@echo '  demo            - a guided tour of the map [KERNEL=...]'
 	@echo
@@ -47,4 +52,4 @@ help:
 	@echo '  bench-plot      - charts of the last run, in Documentation/images'
 
 .PHONY: all modules modules_install clean check lint selftest mutate demo \
-	bench bench-quick bench-plot help
+	bench bench-quick bench-plot help freeze
