@@ -11,6 +11,8 @@ modules modules_install clean:
 	$(KMAKE) $@
 
 check lint selftest bench-plot:
+
+check lint selftest verify:
 	@scripts/$@
 
 bench:
@@ -43,6 +45,14 @@ help:
 	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  freeze          - does scripts/chm-freeze, which looks for locks and such'
 	@echo '                    in the pairs of a module, judge as it should?'
+
+	@echo '  check           - everything: lint, selftest, KUnit on two kernels,'
+	@echo '                    smoke tests on stock Debian kernels, the model;'
+	@echo '                    one part: ONLY=selftest|lint|smoke|debug|plain|verify'
+	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
+	@echo '  selftest        - does the harness see what it must see?'
+	@echo '  verify          - search a model of the protocol exhaustively [FULL=1];'
+	@echo '                    needs no kernel'
 	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
 	@echo '  demo            - a guided tour of the map [KERNEL=...]'
 	@echo
@@ -52,4 +62,4 @@ help:
 	@echo '  bench-plot      - charts of the last run, in Documentation/images'
 
 .PHONY: all modules modules_install clean check lint selftest mutate demo \
-	bench bench-quick bench-plot help freeze
+	bench bench-quick bench-plot help freeze verify
