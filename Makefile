@@ -10,9 +10,7 @@ all: modules
 modules modules_install clean:
 	$(KMAKE) $@
 
-check lint selftest bench-plot:
-
-check lint selftest verify:
+check lint selftest verify bench-plot:
 	@scripts/$@
 
 bench:
@@ -38,19 +36,14 @@ help:
 	@echo
 	@echo 'These install Debian packages that they miss, keep kernels in'
 	@echo '~/.cache/chm, and boot them in QEMU:'
-	@echo '  check           - everything: lint, selftest, freeze, KUnit on two'
-	@echo '                    kernels, smoke tests on stock Debian kernels;'
-	@echo '                    one part: ONLY=selftest|lint|freeze|smoke|debug|plain'
+	@echo '  check           - everything: lint, selftest, freeze, smoke tests on'
+	@echo '                    stock Debian kernels, KUnit on two more, verify,'
+	@echo '                    bench-quick; one part: ONLY=selftest|lint|freeze|'
+	@echo '                    smoke|debug|plain|verify|bench'
 	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
 	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  freeze          - does scripts/chm-freeze, which looks for locks and such'
 	@echo '                    in the pairs of a module, judge as it should?'
-
-	@echo '  check           - everything: lint, selftest, KUnit on two kernels,'
-	@echo '                    smoke tests on stock Debian kernels, the model;'
-	@echo '                    one part: ONLY=selftest|lint|smoke|debug|plain|verify'
-	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
-	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  verify          - search a model of the protocol exhaustively [FULL=1];'
 	@echo '                    needs no kernel'
 	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
@@ -61,5 +54,5 @@ help:
 	@echo '  bench-quick     - the same, with fewer sizes'
 	@echo '  bench-plot      - charts of the last run, in Documentation/images'
 
-.PHONY: all modules modules_install clean check lint selftest mutate demo \
-	bench bench-quick bench-plot help freeze verify
+.PHONY: all modules modules_install clean check lint selftest freeze verify \
+	mutate demo bench bench-quick bench-plot help
