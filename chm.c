@@ -1359,6 +1359,8 @@ static int chm_try_store(struct chm *map, const void *key, const void *value,
 	chm_poll(map, t);
 	map->run = 0;
 	hash = __chm_hash(t, key, &map->p);
+	/* One insertion in ten goes on to the next chunk: have it come along. */
+	prefetch((void *)__chm_home_chunk(t, hash, &map->p) + t->stride);
 	if (chm_find(t, key, hash, &map->p, &at)) {
 		if (!(how & CHM_UPDATE))
 			return -EEXIST;

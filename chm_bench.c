@@ -32,7 +32,7 @@
 
 static char *run = "quick";
 module_param(run, charp, 0444);
-MODULE_PARM_DESC(run, "quick, full, or the name of one measurement");
+MODULE_PARM_DESC(run, "quick, full, or measurements: hit,churn");
 
 static unsigned int rounds;
 module_param(rounds, uint, 0444);
@@ -843,12 +843,10 @@ static __always_inline void loop_dep(const struct contender *c, struct job *j,
 static __always_inline void loop_many(const struct contender *c,
 				      struct job *j, const struct shape *s)
 {
-	u8 keys[MAX_BATCH * sizeof(u64)] __aligned(sizeof(u64)) __uninitialized;
+	static u8 keys[MAX_BATCH * MAX_KEY] __aligned(sizeof(u64));
 	u64 x = j->seed, sum = 0, expected = 0, done;
 	u32 size = s->chm.key_size;
 
-	if (size > sizeof(u64))
-		return;
 	for (done = 0; done < j->ops; done += j->batch) {
 		u32 k;
 
@@ -1187,10 +1185,20 @@ static void report_entrant(const struct entrant *e, const char *op,
 
 static bool full;	/* all sizes, and what no target is about */
 
+/* Is @op one of the names in @run, or are all? */
 static bool wanted(const char *op)
 {
-	return !strcmp(run, "quick") || !strcmp(run, "full") ||
-	       !strcmp(run, op);
+	size_t len = strlen(op);
+	const char *at;
+
+	if (!strcmp(run, "quick") || !strcmp(run, "full"))
+		return true;
+	for (at = run; (at = strstr(at, op)); at += len) {
+		if ((at == run || at[-1] == ',') &&
+		    (!at[len] || at[len] == ','))
+			return true;
+	}
+	return false;
 }
 
 /* One sample, in ns per operation times 100. */
@@ -1329,6 +1337,10 @@ static void measure_finds(const struct field *f, unsigned long n)
 	struct roster *r = &roster;
 	u64 ops = ops_for(n);
 
+	if (!wanted("hit") && !wanted("dep") && !wanted("miss") &&
+	    !wanted("mixed") && !wanted("many1") && !wanted("many8") &&
+	    !wanted("many32") && !wanted("many64"))
+		return;
 	enter(r, f->typed, n, n);
 	enter(r, f->typed, n, n + n / 5);
 	enter(r, f->typed, n, n + n * 2 / 5);
@@ -1364,14 +1376,16 @@ static void measure_updates(const struct field *f, unsigned long n)
 	struct roster *r = &roster;
 	u64 ops = churn ?: full ? 2000000 : 500000;
 
-	enter(r, f->chm, n, 0);
-	enter(r, f->rht, n, 0);
-	enter(r, f->hlist, n, n);
-	enter(r, f->xarray, n, 0);
-	if (!r->ret)
-		measure(r->e, r->n, "churn", CHURN, ops, 1);
-	dismiss(r);
-	if (!full)
+	if (wanted("churn")) {
+		enter(r, f->chm, n, 0);
+		enter(r, f->rht, n, 0);
+		enter(r, f->hlist, n, n);
+		enter(r, f->xarray, n, 0);
+		if (!r->ret)
+			measure(r->e, r->n, "churn", CHURN, ops, 1);
+		dismiss(r);
+	}
+	if (!full || !wanted("replace"))
 		return;
 	enter(r, f->chm, n, 0);
 	enter(r, f->word, n, 0);
