@@ -898,6 +898,8 @@ static int chm_migrate(struct chm *map, struct chm_table *to,
 	u64 start = ktime_get_ns();
 	u32 begin, end;
 
+	/* For the pairs that come to lie at home. */
+	to->longest = !!map->entries;
 	for (begin = 0; begin < from->nr_chunks; begin = end) {
 		int ret;
 
