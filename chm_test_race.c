@@ -113,6 +113,7 @@ struct race_spec {
 	u32			homes;		/* that keys have; 0: hashed */
 	u32			words;		/* of a value; 1: CHM_WORD */
 	bool			one_tag;
+	u32			bits;		/* of overflow filters; 0: 2 */
 	enum chm_reclaim	reclaim;
 	u32			must;
 	struct race_role	roles[RACE_WORKERS];
@@ -210,7 +211,7 @@ static u64 race_hash(const void *key, u64 seed)
 static u64 race_make_key(const struct race_spec *s, u32 i)
 {
 	u64 home = s->homes ? (i % s->homes) * div_u64(1ULL << 32, s->homes) : 0;
-	u32 tag = s->one_tag ? 5 : i & 1;
+	u32 tag = s->one_tag ? 5 : i % (s->bits ?: 2);
 
 	return home << 32 | (u64)(i + 1) << RACE_TAG_BITS | tag;
 }
@@ -1134,7 +1135,7 @@ static void chm_remove_races_reuse_in_one_chunk(struct kunit *test)
 	race_run(test, &spec);
 }
 
-/* G2: counts rise and fall while displaced pairs are looked up. */
+/* G2: filters rise and fall while displaced pairs are looked up. */
 static void chm_remove_races_displaced(struct kunit *test)
 {
 	static const struct race_spec spec = {
@@ -1145,6 +1146,43 @@ static void chm_remove_races_displaced(struct kunit *test)
 			{ race_step_look, 1 },
 			{ race_step_look, 0 },
 			{ race_step_look_and_freeze, 0, RACE_HARDIRQ },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/*
+ * G2: the pairs that come and go share their bit with those that stay, which
+ * are never missed, between any two of the writer's stores either.
+ */
+static void chm_remove_races_shared_overflow(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 30, .steady = 11, .homes = 1, .words = 4,
+		.one_tag = true, .must = RACE_DISPLACES,
+		.roles = {
+			{ race_step_reuse, 0 },
+			{ race_step_look, 1 },
+			{ race_step_look_and_freeze, 0, RACE_HARDIRQ },
+			{ race_step_look_fast, 0 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/* G2: all bits, and paths that meet and go around the end. */
+static void chm_remove_races_all_overflow_bits(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 70, .steady = 24, .homes = 3, .words = 2, .bits = 8,
+		.must = RACE_DISPLACES,
+		.roles = {
+			{ race_step_reuse, 0 },
+			{ race_step_look, 1 },
+			{ race_step_look_and_freeze, 0, RACE_HARDIRQ },
+			{ race_step_replace_in_few_chunks, 0 },
 		},
 	};
 
@@ -1531,7 +1569,7 @@ static void chm_insert_races_insert_of_same_key(struct kunit *test)
 
 /*
  * Windows of a few instructions that need a reader at one place and a writer at
- * another.  @equal holds the reader inside its first chunk until the writer
+ * another.  @equal holds the reader inside the chunk it is in until the writer
  * comes to the point; then it sends the writer's CPU an interrupt, which stops
  * the writer somewhere in its operation until the reader has looked twice.
  * Whoever of the two would be too early takes a run-up, which is adjusted until
@@ -1557,7 +1595,8 @@ struct stage {
 	u32			sites;
 	u32			stride;		/* chunks of a site */
 	u32			fillers;	/* pairs of a site to begin with */
-	bool			vacancy;	/* the first of them goes again */
+	s32			vacancy;	/* the one that goes again; < 0: none */
+	u32			pass;		/* pairs to compare before */
 	bool			steady;		/* @key is never absent */
 	u32			chunks;
 	unsigned long		migrations;	/* when it was filled */
@@ -1565,6 +1604,7 @@ struct stage {
 	unsigned int		round;		/* that the writer has begun */
 	unsigned int		done;		/* that the reader has ended */
 	bool			armed;		/* hold the reader in @equal */
+	u32			passed;		/* pairs that it has compared */
 	bool			held;		/* it is there */
 	bool			go;		/* it may go on */
 	bool			removing;	/* misses are all right again */
@@ -1626,7 +1666,8 @@ static bool stage_equal(const void *a, const void *b)
 {
 	struct stage *s = stage;
 
-	if (current == READ_ONCE(s->reader) && READ_ONCE(s->armed)) {
+	if (current == READ_ONCE(s->reader) && READ_ONCE(s->armed) &&
+	    s->passed++ == s->pass) {
 		WRITE_ONCE(s->armed, false);
 		WRITE_ONCE(s->held, true);
 		stage_await(&s->go);
@@ -1665,6 +1706,7 @@ static void stage_read(struct stage *s)
 	u64 first, second;
 
 	rcu_read_lock();
+	s->passed = 0;
 	WRITE_ONCE(s->armed, true);
 	v = chm_lookup(&s->map, &key);
 	first = v ? *v : 0;
@@ -1771,6 +1813,24 @@ static void stage_look_back(struct stage *s, u32 site)
 	stage_check(s, chm_remove(&s->map, &key));
 }
 
+/*
+ * O4: the same one chunk further on.  Home is full and does not change; the
+ * reader is held in the chunk after it.
+ */
+static void stage_look_back_beyond(struct stage *s, u32 site)
+{
+	u64 key = stage_key(s, site, 2 * CHM_SLOTS + 1);
+	u64 version;
+
+	stage_begin(s, key);
+	stage_insert(s, key);
+	version = ++s->version;
+	stage_go(s);
+	stage_check(s, chm_replace(&s->map, &key, &version, GFP_KERNEL));
+	stage_end(s);
+	stage_check(s, chm_remove(&s->map, &key));
+}
+
 /* O2: home is full; what passed it leaves, and the key comes that way. */
 static void stage_raise(struct stage *s, u32 site)
 {
@@ -1839,8 +1899,8 @@ static int stage_fill(struct stage *s)
 			key = stage_key(s, site, i);
 			ret = chm_insert(&s->map, &key, &value, GFP_KERNEL);
 		}
-		key = stage_key(s, site, 0);
-		if (s->vacancy && !ret)
+		key = stage_key(s, site, s->vacancy);
+		if (s->vacancy >= 0 && !ret)
 			ret = chm_remove(&s->map, &key);
 	}
 	ret = ret ?: stage_recycle(s);
@@ -1861,7 +1921,7 @@ static int stage_refill(struct stage *s)
 }
 
 static struct stage *stage_new(struct kunit *test, u32 stride, u32 fillers,
-			       bool vacancy)
+			       s32 vacancy)
 {
 	const struct chm_params p = {
 		.key_size = sizeof(u64), .value_size = sizeof(u64),
@@ -1963,20 +2023,28 @@ static void stage_run(struct kunit *test, struct stage *s,
 /* O4, G4: without the look back, the new value comes first, the old second. */
 static void chm_lookup_looks_back(struct kunit *test)
 {
-	stage_run(test, stage_new(test, 2, CHM_SLOTS + 1, true),
-		  stage_look_back);
+	stage_run(test, stage_new(test, 2, CHM_SLOTS + 1, 0), stage_look_back);
 }
 
-/* O2, G2: published before the counts are raised, a hit is followed by a miss. */
+/* O4, G4: that home is as it was says nothing of the other chunks passed. */
+static void chm_lookup_looks_back_beyond_home(struct kunit *test)
+{
+	struct stage *s = stage_new(test, 3, 2 * CHM_SLOTS + 1, CHM_SLOTS);
+
+	s->pass = CHM_SLOTS;
+	stage_run(test, s, stage_look_back_beyond);
+}
+
+/* O2, G2: published before the bits are raised, a hit is followed by a miss. */
 static void chm_insert_raises_before_it_publishes(struct kunit *test)
 {
-	stage_run(test, stage_new(test, 2, CHM_SLOTS, false), stage_raise);
+	stage_run(test, stage_new(test, 2, CHM_SLOTS, -1), stage_raise);
 }
 
 /* O3, G2: with room in an earlier chunk, but a reader that has passed it. */
 static void chm_replace_never_goes_back(struct kunit *test)
 {
-	struct stage *s = stage_new(test, 3, 2 * CHM_SLOTS, true);
+	struct stage *s = stage_new(test, 3, 2 * CHM_SLOTS, 0);
 
 	s->steady = true;
 	stage_run(test, s, stage_replace);
@@ -3622,6 +3690,8 @@ static struct kunit_case chm_race_cases[] = {
 	KUNIT_CASE(chm_replace_races_reuse),
 	KUNIT_CASE(chm_remove_races_reuse_in_one_chunk),
 	KUNIT_CASE(chm_remove_races_displaced),
+	KUNIT_CASE(chm_remove_races_shared_overflow),
+	KUNIT_CASE(chm_remove_races_all_overflow_bits),
 	KUNIT_CASE(chm_grow_races_lookup),
 	KUNIT_CASE(chm_grow_races_replace),
 	KUNIT_CASE(chm_grow_races_hardirq),
@@ -3641,6 +3711,7 @@ static struct kunit_case chm_race_cases[] = {
 	KUNIT_CASE(chm_foreach_races_replace),
 	KUNIT_CASE(chm_insert_races_insert_of_same_key),
 	KUNIT_CASE(chm_lookup_looks_back),
+	KUNIT_CASE(chm_lookup_looks_back_beyond_home),
 	KUNIT_CASE(chm_insert_raises_before_it_publishes),
 	KUNIT_CASE(chm_replace_never_goes_back),
 	{ }
