@@ -336,9 +336,9 @@ static const void *chm_look_back(const struct chm_table *t, const void *key,
 }
 
 /*
- * Is the home chunk as it was when its word was @ctrl?  While a reader looks,
- * a slot can go from EMPTY to FULL and on to DEAD, but not back: equal words
- * mean equal slots, and there is nothing to look back at (O4).
+ * Is the home chunk as it was when its word was @ctrl?  A slot that was FULL
+ * then is not reused while this reader is at it: equal words mean equal FULL
+ * slots, none with the key, and there is nothing to look back at (O4).
  */
 static bool chm_home_unchanged(const struct chm_table *t, u64 hash,
 			       const struct chm_params *p, unsigned long ctrl)
@@ -1999,7 +1999,7 @@ int chm_verify(struct chm *map)
 		mutex_unlock(&map->lock);
 		kvfree(overflow);
 		overflow = __vmalloc(array_size(n, sizeof(*overflow)),
-				   GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
+				     GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
 		if (!overflow)
 			return -ENOMEM;
 		mutex_lock(&map->lock);

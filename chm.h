@@ -392,21 +392,31 @@ static __always_inline bool __chm_equal(const void *slot, const void *key,
 }
 
 /* Typed maps know the layout of a chunk; for others the table has it ready. */
-#define __chm_layout(t, p, what)					\
-	(__builtin_constant_p((p)->slot_size) ?				\
-	 chm_##what((p)->slot_size) : (t)->what)
+static __always_inline size_t __chm_stride(const struct chm_table *t,
+					   const struct chm_params *p)
+{
+	return __builtin_constant_p(p->slot_size) ? chm_stride(p->slot_size) :
+						    t->stride;
+}
+
+static __always_inline size_t __chm_slots_offset(const struct chm_table *t,
+						 const struct chm_params *p)
+{
+	return __builtin_constant_p(p->slot_size) ?
+	       chm_slots_offset(p->slot_size) : t->slots_offset;
+}
 
 static __always_inline struct chm_chunk *
 __chm_chunk(const struct chm_table *t, u32 chunk, const struct chm_params *p)
 {
-	return (void *)(t + 1) + chunk * (size_t)__chm_layout(t, p, stride);
+	return (void *)(t + 1) + chunk * __chm_stride(t, p);
 }
 
 static __always_inline void *__chm_slot(const struct chm_table *t,
 					const struct chm_chunk *c, u32 slot,
 					const struct chm_params *p)
 {
-	return (void *)c + __chm_layout(t, p, slots_offset) +
+	return (void *)c + __chm_slots_offset(t, p) +
 	       slot * (size_t)p->slot_size;
 }
 
@@ -433,7 +443,7 @@ static __always_inline void
 __chm_prefetch_second(const struct chm_table *t, const struct chm_chunk *c,
 		      const struct chm_params *p)
 {
-	if (__chm_layout(t, p, stride) > L1_CACHE_BYTES)
+	if (__chm_stride(t, p) > L1_CACHE_BYTES)
 		prefetch((const void *)c + L1_CACHE_BYTES);
 }
 
@@ -503,6 +513,7 @@ __chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
 }
 
 #define __chm_load_as(type, to, from) do {				\
+	/* O8: see __chm_copy_value(). */				\
 	type __w = smp_load_acquire((const type *)(from));		\
 									\
 	memcpy(to, &__w, sizeof(__w));					\
@@ -599,7 +610,7 @@ __chm_lookup_batch(const struct chm_table *t, const void *keys, unsigned int n,
 		if (likely(values[i]) || likely(!chm_overflows(ctrl, b.hash[i])))
 			continue;
 		__chm_prefetch(t, (const void *)b.home[i] +
-			       __chm_layout(t, p, stride), p);
+			       __chm_stride(t, p), p);
 		b.ctrl[beyond] = ctrl;
 		b.beyond[beyond++] = i;
 	}

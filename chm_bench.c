@@ -969,7 +969,7 @@ static __always_inline void loop_walk(const struct contender *c,
 
 typedef void (*loop_fn)(struct job *j);
 
-enum op { HIT, DEP, MISS, MIXED, MANY, INSERT, CHURN, REPLACE, WALK, NR_OPS };
+enum loop { HIT, DEP, MISS, MIXED, MANY, INSERT, CHURN, REPLACE, WALK, NR_OPS };
 
 /* A contender for one size of pairs: what was inlined, to be called. */
 struct instance {
@@ -981,7 +981,7 @@ struct instance {
 #define DEFINE_LOOP(loop, c, s)						\
 static void loop##_##c##_##s(struct job *j)				\
 {									\
-	loop(&c, j, &s);						\
+	loop(&(c), j, &(s));						\
 }
 
 #define DEFINE_INSTANCE(c_, s_)						\
@@ -1073,19 +1073,21 @@ struct field {
 	const struct instance *word;	/* or NULL */
 };
 
-#define FIELD(k, v)							\
+#define FIELD(k, v, ...) {						\
 	.chm	= &chm_shape_##k##_##v,					\
 	.typed	= &chm_typed_shape_##k##_##v,				\
 	.rht	= &rht_shape_##k##_##v,					\
 	.hlist	= &hlist_shape_##k##_##v,				\
-	.raw	= &raw_shape_##k##_##v
+	.raw	= &raw_shape_##k##_##v,					\
+	__VA_ARGS__							\
+}
 
 static const struct field fields[] = {
-	{ FIELD(8, 8), .xarray = &xarray_shape_8_8, .word = &chm_word_shape_8_8 },
-	{ FIELD(4, 4) },
-	{ FIELD(16, 16) },
-	{ FIELD(40, 24) },
-	{ FIELD(64, 192) },
+	FIELD(8, 8, .xarray = &xarray_shape_8_8, .word = &chm_word_shape_8_8),
+	FIELD(4, 4),
+	FIELD(16, 16),
+	FIELD(40, 24),
+	FIELD(64, 192),
 };
 
 /* === Results ============================================================= */
@@ -1125,28 +1127,45 @@ static int compare_samples(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-#define FIXED		"%llu.%02llu"
-#define AS_FIXED(x)	(u64)(x) / 100, (u64)(x) % 100
+/* Text that grows; what does not fit is left out, and seen by the reader. */
+struct text {
+	char	s[900];
+	size_t	len;
+};
+
+#define say(t, fmt, ...)						\
+	((t)->len += scnprintf((t)->s + (t)->len, sizeof((t)->s) - (t)->len, \
+			       fmt, ##__VA_ARGS__))
+
+static void say_fixed(struct text *t, const char *before, u64 x)
+{
+	say(t, "%s%llu.%02llu", before, x / 100, x % 100);
+}
 
 /* Print a result with @n samples, which may be none. */
 static void report(const struct result *r, const u64 *samples, u32 n)
 {
+	static struct text t;
 	u64 sorted[MAX_ROUNDS + 1] = { };
-	char text[MAX_ROUNDS * 12];
-	u32 i, at = 0;
+	u32 i;
 
-	text[0] = '\0';
-	for (i = 0; i < n; i++) {
-		sorted[i] = samples[i];
-		at += scnprintf(text + at, sizeof(text) - at, "%s" FIXED,
-				i ? "," : "", AS_FIXED(samples[i]));
-	}
+	if (n)
+		memcpy(sorted, samples, n * sizeof(*samples));
 	sort(sorted, n, sizeof(*sorted), compare_samples, NULL);
-	pr_info("{\"op\":\"%s\",\"contender\":\"%s\",\"entries\":%llu,\"key\":%u,\"value\":%u,\"load\":%u,\"ns_median\":" FIXED ",\"ns_min\":" FIXED ",\"ns_max\":" FIXED ",\"bytes_per_entry\":" FIXED ",\"rounds\":%u,\"samples\":[%s]}\n",
-		r->op, r->contender, r->entries, r->s->chm.key_size,
-		r->s->chm.value_size, r->load, AS_FIXED(sorted[n / 2]),
-		AS_FIXED(sorted[0]), AS_FIXED(sorted[n ? n - 1 : 0]),
-		AS_FIXED(r->bytes), n, text);
+	t.len = 0;
+	say(&t, "{\"op\":\"%s\",\"contender\":\"%s\",\"entries\":%llu",
+	    r->op, r->contender, r->entries);
+	say(&t, ",\"key\":%u,\"value\":%u,\"load\":%u", r->s->chm.key_size,
+	    r->s->chm.value_size, r->load);
+	say_fixed(&t, ",\"ns_median\":", sorted[n / 2]);
+	say_fixed(&t, ",\"ns_min\":", sorted[0]);
+	say_fixed(&t, ",\"ns_max\":", sorted[n ? n - 1 : 0]);
+	say_fixed(&t, ",\"bytes_per_entry\":", r->bytes);
+	say(&t, ",\"rounds\":%u,\"samples\":[", n);
+	for (i = 0; i < n; i++)
+		say_fixed(&t, i ? "," : "", samples[i]);
+	say(&t, "]}");
+	pr_info("%s\n", t.s);
 }
 
 static u64 bytes_of(const struct entrant *e)
@@ -1161,11 +1180,11 @@ static u64 bytes_per_entry(const struct entrant *e)
 	return e->entries ? div64_u64(bytes_of(e) * 100, e->entries) : 0;
 }
 
-static void report_entrant(const struct entrant *e, const char *op,
+static void report_entrant(const struct entrant *e, const char *name,
 			   enum series which)
 {
 	struct result r = {
-		.op		= op,
+		.op		= name,
 		.contender	= e->in->c->name,
 		.entries	= e->entries,
 		.s		= e->in->s,
@@ -1176,7 +1195,7 @@ static void report_entrant(const struct entrant *e, const char *op,
 	report(&r, e->samples[which], rounds);
 	if (!e->job.errors)
 		return;
-	pr_err("%s of %s: %llu operations went wrong\n", op, r.contender,
+	pr_err("%s of %s: %llu operations went wrong\n", name, r.contender,
 	       e->job.errors);
 	failures++;
 }
@@ -1202,12 +1221,12 @@ static bool wanted(const char *op)
 }
 
 /* One sample, in ns per operation times 100. */
-static u64 sample(struct entrant *e, enum op op, u64 ops)
+static u64 sample(struct entrant *e, enum loop kind, u64 ops)
 {
 	u64 start = ktime_get_ns();
 
 	e->job.ops = ops;
-	e->in->loops[op](&e->job);
+	e->in->loops[kind](&e->job);
 	return div64_u64((ktime_get_ns() - start) * 100, ops);
 }
 
@@ -1219,7 +1238,7 @@ struct roster {
 };
 
 /* Rounds in which @n entrants take turns, after one that does not count. */
-static void measure(struct entrant *e, u32 n, const char *name, enum op op,
+static void measure(struct entrant *e, u32 n, const char *name, enum loop kind,
 		    u64 ops, u32 batch)
 {
 	int round;
@@ -1234,7 +1253,7 @@ static void measure(struct entrant *e, u32 n, const char *name, enum op op,
 	for (round = -1; round < (int)rounds; round++) {
 		for (i = 0; i < n; i++)
 			e[i].samples[FIRST][max(round, 0)] =
-				sample(&e[i], op, ops);
+				sample(&e[i], kind, ops);
 	}
 	for (i = 0; i < n; i++) {
 		e[i].bytes = bytes_per_entry(&e[i]);
@@ -1606,16 +1625,17 @@ static void measure_cycle(const struct instance *in, unsigned long n)
 	close_table(&e);
 }
 
-/* All bytes of a table with @n pairs, which are few. */
-static void measure_small(const struct instance *in, const char *op,
-			  unsigned long n)
+/* Bytes of a table with @n pairs: of each of them, or of all. */
+static void measure_bytes(const struct instance *in, const char *op,
+			  unsigned long n, bool each)
 {
 	struct entrant e;
 
 	if (open_table(&e, in, n, 0) || fill(&e))
 		failures++;
 	else
-		report_bytes(&e, op, bytes_of(&e) * 100);
+		report_bytes(&e, op, each ? bytes_per_entry(&e) :
+					    bytes_of(&e) * 100);
 	close_table(&e);
 }
 
@@ -1625,10 +1645,11 @@ static void measure_memory(const struct field *f)
 		return;
 	measure_cycle(f->chm, SZ_256K);
 	measure_cycle(f->rht, SZ_256K);
-	measure_small(f->chm, "empty", 0);
-	measure_small(f->rht, "empty", 0);
-	measure_small(f->chm, "ten", 10);
-	measure_small(f->rht, "ten", 10);
+	measure_bytes(f->hlist, "memory", SZ_256K, true);
+	measure_bytes(f->chm, "empty", 0, false);
+	measure_bytes(f->rht, "empty", 0, false);
+	measure_bytes(f->chm, "ten", 10, false);
+	measure_bytes(f->rht, "ten", 10, false);
 }
 
 /* === Module ============================================================== */

@@ -113,7 +113,7 @@ static __always_inline u64 chm_fold(u64 x)
 {
 	const u64 golden = 0x9e3779b97f4a7c15ULL;
 #ifdef __SIZEOF_INT128__
-	return x * golden ^ (u64)(((unsigned __int128)x * golden) >> 64);
+	return x * golden ^ (u64)(((__uint128_t)x * golden) >> 64);
 #else
 	return x * golden ^ mul_u64_u64_shr(x, golden, 64);
 #endif
