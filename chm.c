@@ -47,7 +47,8 @@
  *	    reader misses pairs that were migrated.
  *	O7  grace period between publication and freeing | end of the reader's
  *	    section | use after free.
- *	O8  one store of a CHM_WORD value | one load | a mixture of two values.
+ *	O8  one store of a CHM_WORD value | one load, acquire | a mixture of two
+ *	    values; after a new word a miss of a key that was there before it.
  *
  * Guarantees G1-G10 are stated in Documentation/chm.rst, the reasons and the
  * rejected alternatives in Documentation/design.rst.
