@@ -535,13 +535,16 @@ static void chm_raise_overflow(struct chm_table *t, u64 hash, u32 from, u32 to,
 	}
 }
 
-/* Does chunk @chunk hold a pair that needs the bit of @hash @passed back? */
-static bool chm_chunk_needs_overflow(const struct chm_table *t, u32 chunk,
-				     u64 hash, u32 passed,
-				     const struct chm_params *p)
+/*
+ * Of the pairs in chunk @chunk, @at chunks behind some home, that need the bit
+ * of @hash where they passed: the first chunk behind that home that one passed.
+ */
+static s64 chm_overflow_from(const struct chm_table *t, u32 chunk, s64 at,
+			     u64 hash, const struct chm_params *p)
 {
 	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
 	unsigned long mask = chm_match_full(c->ctrl);
+	s64 from = at;
 	u32 slot;
 
 	chm_for_each_match(slot, mask) {
@@ -551,50 +554,38 @@ static bool chm_chunk_needs_overflow(const struct chm_table *t, u32 chunk,
 			continue;
 		home = chm_home(__chm_hash(t, __chm_slot(t, c, slot, p), p),
 				t->nr_chunks);
-		if (chm_distance(home, chunk, t->nr_chunks) >= passed)
-			return true;
+		from = min(from, at - chm_distance(home, chunk, t->nr_chunks));
 	}
-	return false;
+	return from;
 }
 
 /*
- * How many chunks behind @chunk lies a pair that passed it and needs the bit of
- * @hash there; 0: nowhere.  Such a pair set the bit all the way.
+ * A pair at @distance from home died: clear the bits that only it needed.  Others
+ * that need one lie behind that chunk, and set the bit all the way to theirs.  So
+ * go to where it ends, and come back with the first chunk that was passed.
  */
-static u32 chm_overflow_needed(const struct chm_table *t, u32 chunk, u64 hash,
-			       const struct chm_params *p)
-{
-	u32 passed;
-
-	for (passed = 1; passed < t->nr_chunks; passed++) {
-		chunk = chm_next_chunk(chunk, t->nr_chunks);
-		if (chm_chunk_needs_overflow(t, chunk, hash, passed, p))
-			return passed;
-		if (!chm_overflows(__chm_chunk(t, chunk, p)->ctrl, hash))
-			return 0;
-	}
-	return 0;
-}
-
-/* A pair at @distance from home died: clear the bits that only it needed. */
 static void chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
 			       const struct chm_params *p)
 {
 	u32 n = t->nr_chunks;
-	u32 home = chm_home(hash, n);
-	u32 i = 0;
+	u32 chunk = chm_nth_chunk(chm_home(hash, n), distance, n);
+	s64 last = (s64)distance + n - 2;
+	s64 at = distance;
+	s64 from = S64_MAX;
 
-	while (i < distance) {
-		u32 chunk = chm_nth_chunk(home, i, n);
-		u32 needed = chm_overflow_needed(t, chunk, hash, p);
+	if (!distance)
+		return;
+	for (; at < last && chm_overflows(__chm_chunk(t, chunk, p)->ctrl, hash);
+	     at++)
+		chunk = chm_next_chunk(chunk, n);
+	for (; at > 0; at--) {
+		struct chm_chunk *c;
 
-		if (!needed) {
-			struct chm_chunk *c = __chm_chunk(t, chunk, p);
-
+		from = min(from, chm_overflow_from(t, chunk, at, hash, p));
+		chunk = chm_previous_chunk(chunk, n);
+		c = __chm_chunk(t, chunk, p);
+		if (at <= distance && from >= at)
 			chm_set_ctrl(c, c->ctrl & ~chm_overflow_bit(hash));
-		}
-		/* That pair needs it in all chunks on its way, too. */
-		i += max(needed, 1U);
 	}
 }
 

@@ -91,6 +91,12 @@ static __always_inline u32 chm_next_chunk(u32 chunk, u32 nr_chunks)
 	return chunk + 1 == nr_chunks ? 0 : chunk + 1;
 }
 
+/* The chunk before it. */
+static __always_inline u32 chm_previous_chunk(u32 chunk, u32 nr_chunks)
+{
+	return (chunk ?: nr_chunks) - 1;
+}
+
 /* The chunk @distance, less than @nr_chunks, steps behind @home. */
 static __always_inline u32 chm_nth_chunk(u32 home, u32 distance, u32 nr_chunks)
 {
