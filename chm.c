@@ -95,6 +95,12 @@
 #define CHM_PROBE_LIMIT_HALF	32	/* up to half full */
 #define CHM_PROBE_LIMIT		256
 
+/*
+ * Chunks that replacing may drive a pair on.  The lookup of one that far takes
+ * some 5 us; copying a million pairs, 12 ms, is due every 3000 replacements then.
+ */
+#define CHM_STRAY_LIMIT		1024U
+
 /* Chunks between two chances to reschedule. */
 #define CHM_RANGE		1024U
 
@@ -488,8 +494,10 @@ static __always_inline bool chm_find_empty_in(struct chm_place *at)
 {
 	unsigned long mask = chm_match_empty(at->c->ctrl);
 
+	if (unlikely(!mask))
+		return false;
 	at->slot = chm_first(mask);
-	return mask;
+	return true;
 }
 
 /* The first EMPTY slot on the probe path behind @at. */
@@ -1159,14 +1167,14 @@ static void chm_defend(struct chm *map, u32 distance, gfp_t gfp)
  * Has replacing driven the pairs of @t too far from home?  All together: on by
  * as much as they were away when the table was built, and half a chunk per chunk
  * besides.  The one just replaced: beyond what is usual here, and all pairs by so
- * much that copying them is worth it.
+ * much that copying them is worth it, or that lookups of this one take too long.
  */
 static bool chm_scattered(const struct chm_table *t, u32 distance)
 {
 	if (t->strayed > t->settled + t->nr_chunks / 2 + 32)
 		return true;
 	return distance > CHM_PROBE_LIMIT && distance > 2 * t->built_longest &&
-	       t->strayed > t->nr_chunks / 64 + 32;
+	       t->strayed > min(t->nr_chunks / 64, CHM_STRAY_LIMIT) + 32;
 }
 
 /*
@@ -1188,7 +1196,10 @@ static void chm_bring_home(struct chm *map, u32 distance, gfp_t gfp)
 		t->strayed = 0;
 }
 
-/* After a new pair was stored @distance from home.  Failing does no harm. */
+/*
+ * After a new pair was stored @distance from home.  Without memory pairs go on to
+ * stray, and lookups get slower, but nothing is lost.
+ */
 static void chm_maintain(struct chm *map, bool inserted, u32 distance,
 			 gfp_t gfp)
 {
@@ -1501,6 +1512,7 @@ void chm_clear(struct chm *map)
 		t->settled = 0;
 		t->strayed = 0;
 		t->longest = 0;
+		t->built_longest = 0;
 		chm_advance(map, t);
 		chm_schedule_reclaim(map);
 	}
@@ -1675,13 +1687,30 @@ static u32 chm_scan_home(const struct chm_table *t,
 }
 
 /*
+ * The home where a walk goes on.  Behind a whole home stands a cursor with the
+ * last fingerprint: the next hash may be the next home's, and the scan of one
+ * home may have been long enough for a step.
+ */
+static u32 chm_cursor_home(const struct chm_table *t,
+			   const struct chm_cursor *cursor)
+{
+	u64 hash = cursor->hash;
+
+	if (!cursor->started)
+		return 0;
+	if (cursor->fingerprint == U64_MAX && hash != U64_MAX)
+		hash++;
+	return chm_home(hash, t->nr_chunks);
+}
+
+/*
  * Move @cursor to the next pair of @t and return that, or NULL after some
  * CHM_RANGE chunks without one, or at the end.
  */
 static void *chm_step(const struct chm_table *t, const struct chm_params *p,
 		      struct chm_cursor *cursor)
 {
-	u32 home = cursor->started ? chm_home(cursor->hash, t->nr_chunks) : 0;
+	u32 home = chm_cursor_home(t, cursor);
 	struct chm_candidate best;
 	u64 visited = 0;
 

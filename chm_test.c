@@ -3723,6 +3723,37 @@ static void chm_hash_collisions_walked(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, n, 300);
 }
 
+#define LONG_RUN_KEYS	7300UL	/* more than CHM_RANGE chunks of them */
+
+static u64 hash_one_home(const void *key, u64 seed)
+{
+	return 1ULL << 62 | *(const u64 *)key;
+}
+
+/* One home with more chunks than a step of a walk looks at: the walk goes on. */
+static void chm_hash_long_run_is_walked(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64),
+		.value_size = sizeof(u64),
+		.hash = hash_one_home,
+	};
+	struct chm_iter it;
+	struct chm *map;
+	u32 seen = 0;
+
+	if (scale < 100)
+		kunit_skip(test, "takes minutes on a slow kernel");
+	map = test_map(test, &p);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 4 * LONG_RUN_KEYS, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, LONG_RUN_KEYS), 0);
+	chm_iter_init(&it, map);
+	for (; chm_iter_next(&it, NULL, NULL); seen++)
+		cond_resched();
+	chm_iter_exit(&it);
+	KUNIT_EXPECT_EQ(test, seen, LONG_RUN_KEYS);
+}
+
 static u64 hash_ignoring_case(const void *key, u64 seed)
 {
 	const char *s = key;
@@ -3931,6 +3962,7 @@ static struct kunit_case chm_hash_cases[] = {
 	KUNIT_CASE_PARAM(chm_hash_collisions_replaced, hash_gen_params),
 	KUNIT_CASE(chm_hash_replace_never_goes_back),
 	KUNIT_CASE_PARAM(chm_hash_collisions_walked, hash_gen_params),
+	KUNIT_CASE(chm_hash_long_run_is_walked),
 	KUNIT_CASE(chm_hash_custom_equal),
 	KUNIT_CASE(chm_hash_custom_equal_many),
 	KUNIT_CASE(chm_hash_flood_reseeds_once),
