@@ -326,16 +326,21 @@ const void *chm_lookup_displaced(const struct chm_table *t, const void *key,
 				 u64 hash, const struct chm_params *p,
 				 unsigned long home_ctrl);
 
-/* The first @len bytes at @from, 8 at most, as a number in native order. */
+/*
+ * The first @len bytes at @from, 8 at most, as a number.  Lengths that keys have
+ * are one load: what was stored in part and is loaded whole comes late.
+ */
 static __always_inline u64 chm_load_bytes(const u8 *from, u32 len)
 {
 	u64 word = 0;
+	u32 half;
 
-	/* Calls memcpy() only for lengths that few keys have. */
-	if (len == sizeof(u64))
-		memcpy(&word, from, sizeof(u64));
-	else if (len == sizeof(u32))
-		memcpy(&word, from, sizeof(u32));
+	if (len == sizeof(half)) {
+		memcpy(&half, from, sizeof(half));
+		return half;
+	}
+	if (len == sizeof(word))
+		memcpy(&word, from, sizeof(word));
 	else
 		memcpy(&word, from, len);
 	return word;
@@ -367,20 +372,19 @@ static __always_inline u64 __chm_hash(const struct chm_table *t,
 	return chm_hash_bytes(key, p->key_size, t->seed[0]);
 }
 
-/* Word by word without a branch: faster than memcmp() for most keys. */
+/* Word by word in line: faster than memcmp() for most keys. */
 static __always_inline bool chm_equal_bytes(const u8 *a, const u8 *b, u32 len)
 {
-	u64 diff = 0;
-
 	if (len > 8 * sizeof(u64))
 		return !memcmp(a, b, len);
 	for (; len > sizeof(u64); len -= sizeof(u64)) {
-		diff |= chm_load_bytes(a, sizeof(u64)) ^
-			chm_load_bytes(b, sizeof(u64));
+		if (chm_load_bytes(a, sizeof(u64)) !=
+		    chm_load_bytes(b, sizeof(u64)))
+			return false;
 		a += sizeof(u64);
 		b += sizeof(u64);
 	}
-	return !(diff | (chm_load_bytes(a, len) ^ chm_load_bytes(b, len)));
+	return chm_load_bytes(a, len) == chm_load_bytes(b, len);
 }
 
 static __always_inline bool __chm_equal(const void *slot, const void *key,
