@@ -17,7 +17,9 @@
  *	- the bitmap of chunks with DEAD slots: here all are searched
  *	- retired tables beyond the first: here the writer frees it before it
  *	  replaces the next
- *	- writers' locks, allocation and its failures, values, walks, statistics
+ *	- chm_lookup_many(): the lookups under way together are those of readers
+ *	  that began together, and to be in one section only delays writers
+ *	- writers' locks, allocation and its failures, values, statistics
  *
  * Checked, by assertions:
  *	- linearizability: what a lookup returns was current at some moment
@@ -28,8 +30,8 @@
  *	- no slot is written or dropped, and no table freed, that a reader may
  *	  still look at; no reader loads a word of a freed table
  *	- a lookup loads no more words on its way than there are chunks
- *	- at rest each key has one slot, and overflow counts are exact or
- *	  saturated (not asked of mutants: those have to fail before a reader)
+ *	- at rest each key has one slot, and overflow filters are exact (asked of
+ *	  one mutant only: the others have to fail before a reader)
  *
  * Size of the model
  *	CHUNKS	  chunks of the first table, and of every second one after it
@@ -37,8 +39,12 @@
  *	SLOTS	  slots of a chunk
  *	KEYS	  keys, at most 3; their homes are spread unless SAME_HOME
  *	READERS	  readers, at most 2
- *	LIMIT	  where an overflow count saturates: CHM_OVERFLOW_MAX
  *	SWAPS	  how often a table may be replaced; ANY: no limit
+ *	WALKER	  readers look up as walks do, without looking back
+ *	LOWER_FIRST  chm_erase() clears the filters, then stores DEAD
+ *
+ * Overflow filters have two bits.  Which of them a key has is chosen once, in
+ * the beginning, so each size has all cases: bits that keys share or don't.
  *
  * Mutants, each with one mistake, are the macros M_...
  */
@@ -56,9 +62,6 @@
 #endif
 #ifndef READERS
 #define READERS	1
-#endif
-#ifndef LIMIT
-#define LIMIT	1
 #endif
 #define ANY	255
 #ifndef SWAPS
@@ -102,10 +105,22 @@
 #define FULL		3
 #define MOVED		4	/* M_MOVED only */
 
-/* The control word of chunk c: overflow[c] and the tags of its slots. */
+/*
+ * The control word of chunk c: overflow[c] and the tags of its slots.  For a
+ * reader who compares it, the generation of DEAD is a part of it.
+ */
 byte overflow[TABLES * STRIDE];
 byte tag[NR_SLOTS];
 byte key[NR_SLOTS];
+#if SLOTS == 1
+#define word(c)	(overflow[c] | tag[c] << 2)
+#else
+#define word(c)	(overflow[c] | tag[slot_of(c, 0)] << 2 | tag[slot_of(c, 1)] << 5)
+#endif
+
+/* chm_overflow_bit() of each key, and whether the word has it. */
+byte overflow_bit[KEYS];
+#define chm_overflows(c, k)	((overflow[c] & overflow_bit[k]) != 0)
 
 #define UNUSED	0
 #define ACTIVE	1
@@ -121,8 +136,9 @@ byte swaps;
 
 #define IDLE	0	/* outside of rcu_read_lock() */
 #define WALK	1	/* along the probe path */
-#define BACK	2	/* looks back */
-#define HOLD	3	/* has what it looked for until rcu_read_unlock() */
+#define SAME	2	/* found at distance 1: is the home chunk as it was? */
+#define BACK	3	/* looks back */
+#define HOLD	4	/* has what it looked for until rcu_read_unlock() */
 
 typedef Reader {
 	byte phase;
@@ -130,6 +146,7 @@ typedef Reader {
 	byte table;
 	byte distance;	/* of the chunk to load next; of found's chunk */
 	byte i;		/* BACK: distance of the chunk to load next */
+	byte home;	/* the home chunk's word, while it may be compared */
 	byte found;
 	short eyes;	/* slots whose bytes it may read */
 	bit absent_ok;	/* monitor: the key was absent for a moment */
@@ -169,7 +186,7 @@ inline make_current(k, slot)
 	current[k] = slot;
 	for (x : 0 .. READERS - 1) {
 		if
-		:: r[x].phase != WALK && r[x].phase != BACK -> skip
+		:: r[x].phase == IDLE || r[x].phase == HOLD -> skip
 		:: r[x].key != k -> skip
 		:: else ->
 			if
@@ -240,7 +257,7 @@ inline assert_unseen(slot)
 	}
 }
 
-#ifdef MUTANT
+#if defined(MUTANT) && !defined(M_LOWER_BEFORE_DEAD)
 #define verify()	skip
 #else
 /* chm_verify(): at rest. */
@@ -253,13 +270,14 @@ inline verify()
 			:: current[x] != NONE ->
 				assert(tag[current[x]] == FULL);
 				assert(key[current[x]] == x);
-				passed = passed +
+				passed = passed |
 					 (distance_of(x, c) <
-					  distance_of(x, chunk_of(current[x])))
+					  distance_of(x, chunk_of(current[x])) ->
+					  overflow_bit[x] : 0)
 			:: else -> skip
 			fi
 		};
-		assert(overflow[c] == passed || overflow[c] == LIMIT)
+		assert(overflow[c] == passed)
 	};
 	n = 0;
 	m = 0;
@@ -301,7 +319,12 @@ inline chm_probe(me, at)
 		:: else -> skip
 		fi
 	};
+#ifdef WALKER
+	/* chm_scan_home() looks for all keys of this home. */
 	more = overflow[c] != 0
+#else
+	more = chm_overflows(c, r[me].key)
+#endif
 }
 
 /* The lookup is over; the section is not. */
@@ -313,8 +336,15 @@ inline chm_return(me, slot)
 	r[me].key = 0;
 	r[me].distance = 0;
 	r[me].i = 0;
+	r[me].home = 0;
 	r[me].phase = HOLD
 }
+
+#ifdef M_COMPARE_FAR
+#define may_compare	1
+#else
+#define may_compare	(r[me].distance == 1)
+#endif
 
 /* __chm_lookup_hashed() and chm_lookup_displaced() */
 inline chm_walk(me)
@@ -333,15 +363,45 @@ inline chm_walk(me)
 #else
 	:: hit != NONE && !r[me].distance ->
 		chm_return(me, hit)
-	:: hit != NONE && r[me].distance ->
+	:: hit != NONE && r[me].distance && may_compare ->
 		r[me].found = hit;
+		r[me].phase = SAME
+	:: hit != NONE && r[me].distance && !may_compare ->
+		r[me].found = hit;
+		r[me].home = 0;
 		r[me].phase = BACK
 #endif
 	:: hit == NONE && (!more || at_end) ->
 		/* Nothing found, but for M_MOVED. */
 		chm_return(me, r[me].found)
 	:: else ->
+		if
+		:: !r[me].distance -> r[me].home = word(c)
+#ifndef M_COMPARE_FAR
+		:: r[me].distance -> r[me].home = 0
+#endif
+		:: else -> skip
+		fi;
 		r[me].distance++
+	fi
+}
+
+/* One load of the home chunk's word, and no look at its slots. */
+inline chm_home_unchanged(me)
+{
+	/* O7 */
+	assert(state[r[me].table] != UNUSED);
+	r[me].eyes = bit_of(r[me].found);
+#ifdef M_COMPARE_NOTHING
+	m = 1;
+#else
+	m = (word(chunk_at(r[me].key, r[me].table, 0)) == r[me].home);
+#endif
+	if
+	:: m -> chm_return(me, r[me].found)
+	:: else ->
+		r[me].home = 0;
+		r[me].phase = BACK
 	fi
 }
 
@@ -416,6 +476,7 @@ proctype reader(byte me)
 		}
 	   }
 	:: d_step { r[me].phase == WALK -> chm_walk(me) }
+	:: d_step { r[me].phase == SAME -> chm_home_unchanged(me) }
 	:: d_step { r[me].phase == BACK -> chm_look_back(me) }
 	:: d_step { r[me].phase == HOLD -> rcu_read_unlock(me) }
 	od
@@ -448,7 +509,7 @@ inline chm_find()
 			fi
 		};
 		if
-		:: at != NONE || !overflow[c] ||
+		:: at != NONE || !chm_overflows(c, wk) ||
 		   at_d + 1 == nr_chunks(tbl) -> more = 0
 		:: else -> at_d++
 		fi
@@ -486,26 +547,71 @@ inline chm_write_slot(slot, k)
 	ok[slot] = 0
 }
 
-inline chm_overflow_raise(chunk)
+/* chm_raise_overflow(): on to the next chunk whose word it has to store. */
+inline chm_raise_next()
 {
-	if
-	:: overflow[chunk] < LIMIT -> overflow[chunk]++
-	:: else -> skip
-	fi
+	do
+	:: d < to_d && chm_overflows(chunk_at(wk, tbl, d), wk) -> d++
+	:: else -> break
+	od;
+	skip
 }
 
-inline chm_overflow_lower(chunk)
+inline chm_raise(chunk)
 {
-	if
-#ifdef M_LOWER_SATURATED
-	:: overflow[chunk] > 0 -> overflow[chunk]--
-#else
-	:: overflow[chunk] < LIMIT ->
-		assert(overflow[chunk] > 0);
-		overflow[chunk]--
+	overflow[chunk] = overflow[chunk] | overflow_bit[wk]
+}
+
+/* n: how many chunks behind this one lies a pair that needs its bit of wk. */
+inline chm_overflow_needed(chunk)
+{
+	n = 0;
+	m = 1;
+	do
+	:: !n && m < nr_chunks(tbl) ->
+		c = tbl * STRIDE + (chunk - tbl * STRIDE + m) % nr_chunks(tbl);
+		for (s : 0 .. SLOTS - 1) {
+			x = slot_of(c, s);
+			if
+			:: tag[x] != FULL -> skip
+#ifdef LOWER_FIRST
+			:: tag[x] == FULL && x == at -> skip
 #endif
-	:: else -> skip
-	fi
+			:: else ->
+				n = (overflow_bit[key[x]] == overflow_bit[wk] &&
+				     distance_of(key[x], c) >= m -> m : n)
+			fi
+		};
+		m = (chm_overflows(c, wk) -> m + 1 : nr_chunks(tbl))
+	:: else -> break
+	od
+}
+
+/* chm_lower_overflow(): on to the next chunk whose word it has to store. */
+inline chm_lower_next()
+{
+	do
+	:: d < at_d ->
+#ifdef M_LOWER_SHARED
+		break
+#else
+		chm_overflow_needed(chunk_at(wk, tbl, d));
+		if
+		:: n -> d = d + n
+		:: else -> break
+		fi
+#endif
+	:: else -> break
+	od;
+	skip
+}
+
+inline chm_lower(chunk)
+{
+#ifndef MUTANT
+	assert(chm_overflows(chunk, wk));
+#endif
+	overflow[chunk] = overflow[chunk] & ~overflow_bit[wk]
 }
 
 /* Its bytes stay, but only who has found them needs them. */
@@ -613,7 +719,7 @@ inline chm_replace_table(t)
 			key[to] = wk;
 			tag[to] = FULL;
 			for (x : 0 .. to_d - 1) {
-				chm_overflow_raise(chunk_at(wk, t, x))
+				chm_raise(chunk_at(wk, t, x))
 			};
 			current[wk] = to
 		:: else -> skip
@@ -687,9 +793,16 @@ active proctype writer()
 		for (x : 0 .. READERS - 1) {
 			r[x].found = NONE
 		};
-		state[0] = ACTIVE
+		state[0] = ACTIVE;
+		overflow_bit[0] = 1
 	};
 	atomic {
+#if KEYS > 1
+		if :: overflow_bit[1] = 1 :: overflow_bit[1] = 2 fi;
+#endif
+#if KEYS > 2
+		if :: overflow_bit[2] = 1 :: overflow_bit[2] = 2 fi;
+#endif
 		run reader(0)
 #if READERS > 1
 		; run reader(1)
@@ -709,7 +822,8 @@ idle:
 		   :: d_step { at == NONE && to == NONE -> rest() }; goto idle
 		   :: d_step { at == NONE && to != NONE ->
 			begin_update(wk, to);
-			chm_write_slot(to, wk) }; goto insert
+			chm_write_slot(to, wk);
+			chm_raise_next() }; goto insert
 		   :: d_step { at != NONE && to != NONE && is_within ->
 			/* chm_replace_within(): one store. */
 			begin_update(wk, to);
@@ -721,7 +835,8 @@ idle:
 		   :: d_step { at != NONE && to != NONE && !is_within ->
 			begin_update(wk, to);
 			chm_write_slot(to, wk);
-			d = (to_d < at_d -> to_d : at_d) }; goto replace_beyond
+			d = (to_d < at_d -> to_d : at_d);
+			chm_raise_next() }; goto replace_beyond
 		   :: d_step { at != NONE ->
 			begin_update(wk, NONE);
 			to = 0;
@@ -756,9 +871,10 @@ insert:
 #endif
 	do
 	:: d_step { d < to_d ->
-		chm_overflow_raise(chunk_at(wk, tbl, d));
-		d++ }
-	:: d_step { d == to_d ->
+		chm_raise(chunk_at(wk, tbl, d));
+		d++;
+		chm_raise_next() }
+	:: d_step { d >= to_d ->
 		/* O2 */
 		tag[to] = FULL;
 		rest() }; goto idle
@@ -766,12 +882,13 @@ insert:
 
 replace_beyond:
 #ifdef M_REMOVE_INSERT
-	if :: d_step { kill(at); chm_note_dead(); d = 0 } fi;
+	if :: d_step { kill(at); chm_note_dead(); d = 0; chm_lower_next() } fi;
 	do
 	:: d_step { d < at_d ->
-		chm_overflow_lower(chunk_at(wk, tbl, d));
-		d++ }
-	:: d_step { d == at_d -> d = 0 }; goto insert
+		chm_lower(chunk_at(wk, tbl, d));
+		d++;
+		chm_lower_next() }
+	:: d_step { d >= at_d -> d = 0; chm_raise_next() }; goto insert
 	od;
 #endif
 #if defined(M_DEAD_BEFORE_PUBLISH) || defined(M_TWO_STORES)
@@ -782,9 +899,10 @@ replace_beyond:
 #endif
 	do
 	:: d_step { d < to_d ->
-		chm_overflow_raise(chunk_at(wk, tbl, d));
-		d++ }
-	:: d_step { d == to_d -> tag[to] = FULL }; break
+		chm_raise(chunk_at(wk, tbl, d));
+		d++;
+		chm_raise_next() }
+	:: d_step { d >= to_d -> tag[to] = FULL }; break
 	od;
 	if
 	:: d_step {
@@ -802,18 +920,26 @@ erase:
 		cookie[tbl] = (dead[1 - dead_gen] -> cookie[tbl] : inside) }
 	fi;
 #endif
+#if defined(LOWER_FIRST) || defined(M_LOWER_BEFORE_DEAD)
+	if :: d_step { chm_lower_next() } fi;
+	do
+	:: d_step { d < at_d ->
+		chm_lower(chunk_at(wk, tbl, d));
+		d++;
+		chm_lower_next() }
+	:: d_step { d >= at_d -> kill(at); chm_note_dead(); rest() }; goto idle
+	od;
+#endif
 	if
 	:: d_step { at_d == 0 -> kill(at); chm_note_dead(); rest() }; goto idle
-	:: d_step { at_d != 0 -> kill(at); skip }
+	:: d_step { at_d != 0 -> kill(at); chm_lower_next() }
 	fi;
 	do
-	:: d_step { d + 1 < at_d ->
-		chm_overflow_lower(chunk_at(wk, tbl, d));
-		d++ }
-	:: d_step { d + 1 == at_d ->
-		chm_overflow_lower(chunk_at(wk, tbl, d));
-		chm_note_dead();
-		rest() }; goto idle
+	:: d_step { d < at_d ->
+		chm_lower(chunk_at(wk, tbl, d));
+		d++;
+		chm_lower_next() }
+	:: d_step { d >= at_d -> chm_note_dead(); rest() }; goto idle
 	od;
 
 advance:
