@@ -1229,7 +1229,7 @@ static void chm_add_entries(struct chm *map, long n)
 
 /*
  * O8: one store, which readers take with one load; release, since the word may
- * be a pointer.  Pairs with READ_ONCE() in __chm_copy_value() and in readers.
+ * be a pointer.  Pairs with __chm_copy_value() and with READ_ONCE() in readers.
  */
 #define chm_store_as(type, word, value) do {				\
 	type __w;							\

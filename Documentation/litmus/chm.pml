@@ -562,8 +562,11 @@ inline chm_raise(chunk)
 	overflow[chunk] = overflow[chunk] | overflow_bit[wk]
 }
 
-/* n: how many chunks behind this one lies a pair that needs its bit of wk. */
-inline chm_overflow_needed(chunk)
+/*
+ * n: how many chunks behind this one lies a pair that needs its bit of wk.  The
+ * code asks that of all chunks in one pass.
+ */
+inline overflow_needed(chunk)
 {
 	n = 0;
 	m = 1;
@@ -595,7 +598,7 @@ inline chm_lower_next()
 #ifdef M_LOWER_SHARED
 		break
 #else
-		chm_overflow_needed(chunk_at(wk, tbl, d));
+		overflow_needed(chunk_at(wk, tbl, d));
 		if
 		:: n -> d = d + n
 		:: else -> break
