@@ -24,6 +24,9 @@
  *	path, and switch; CHM_WORD values are overwritten in place.
  *	Resize: build a table aside, copy every pair, publish the table, let
  *	a grace period pass, free the old one without dropping what moved.
+ *	Values that readers update (CHM_CELL) are noted as they are copied;
+ *	after a grace period what was added to the old ones since is added to
+ *	the new ones.
  *
  * Locking
  *	map->lock excludes writers.  map->resize_lock, taken outside of it,
@@ -49,6 +52,11 @@
  *	    section | use after free.
  *	O8  one store of a CHM_WORD value | one load, acquire | a mixture of two
  *	    values; after a new word a miss of a key that was there before it.
+ *	O9  new cells published, grace period, then old cells read for what was
+ *	    added to them since they were copied | end of the section that
+ *	    updates a cell | updates are lost.
+ *	O10 mark, addition to the new cell, mark | mark, cells, mark |
+ *	    chm_cell_read() counts an update twice, or not at all.
  *
  * Guarantees G1-G10 are stated in Documentation/chm.rst, the reasons and the
  * rejected alternatives in Documentation/design.rst.
@@ -58,12 +66,14 @@
 #include <linux/ctype.h>
 #include <linux/debugfs.h>
 #include <linux/kcsan-checks.h>
+#include <linux/irqflags.h>
 #include <linux/ktime.h>
 #include <linux/log2.h>
 #include <linux/math64.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/preempt.h>
 #include <linux/random.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
@@ -108,6 +118,23 @@
 #define CHM_CREATE		BIT(0)
 #define CHM_UPDATE		BIT(1)
 
+/*
+ * The values of a table as they were when they were copied into its successor:
+ * what its cells have more after a grace period is still to be added there.
+ */
+struct chm_snapshot {
+	struct chm_table	*from;		/* whose values these are */
+	size_t			bytes;		/* of all this */
+	unsigned long		merged;		/* how far, see chm_merge_begin() */
+	u8			values[] __aligned(CHM_SLOT_ALIGN); /* by slots */
+};
+
+/* At the end of each table of a CHM_CELL map. */
+struct chm_cells {
+	struct chm_snapshot	*pending;	/* to be merged into this table */
+	struct chm_snapshot	*spent;		/* of this table; freed with it */
+};
+
 /* Where a pair is, or could be. */
 struct chm_place {
 	struct chm_chunk	*c;
@@ -142,6 +169,17 @@ static bool chm_lay_out_slot(struct chm_params *p)
 	return p->value_offset >= p->key_size && p->slot_size >= end;
 }
 
+/* Words that are added to must be aligned; others merge() sees to itself. */
+static int chm_check_cell(const struct chm_params *p)
+{
+	if (p->clone || !p->value_size)
+		return -EINVAL;
+	if (p->merge)
+		return 0;
+	return (p->value_size | p->value_offset | p->slot_size) %
+	       sizeof(long) ? -EINVAL : 0;
+}
+
 static int chm_check_class(const struct chm_params *p)
 {
 	switch (p->class) {
@@ -158,7 +196,7 @@ static int chm_check_class(const struct chm_params *p)
 	case CHM_CLONE:
 		return !p->clone || p->merge ? -EINVAL : 0;
 	case CHM_CELL:
-		return -EOPNOTSUPP;
+		return chm_check_cell(p);
 	}
 	return -EINVAL;
 }
@@ -221,15 +259,41 @@ static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
 	u64 bytes = sizeof(struct chm_table) + chm_chunks_bytes(p, nr_chunks) +
 		    BITS_TO_LONGS((u32)nr_chunks) * sizeof(long);
 
+	if (p->class == CHM_CELL)
+		bytes += sizeof(struct chm_cells);
 	/* Chunks begin at cache lines: kmalloc() aligns only such sizes. */
 	if (bytes < PAGE_SIZE)
 		return roundup_pow_of_two((unsigned long)bytes);
 	return bytes;
 }
 
+/* Of a CHM_CELL map. */
+static struct chm_cells *chm_cells(const struct chm_table *t)
+{
+	return (void *)(t->dead_chunks + BITS_TO_LONGS(t->nr_chunks));
+}
+
+/* What is still to be merged into @t, for writers; NULL: nothing. */
+static struct chm_snapshot *chm_pending(const struct chm_table *t)
+{
+	return t->p->class == CHM_CELL ? chm_cells(t)->pending : NULL;
+}
+
+/* The value that was copied from slot number @nr. */
+static void *chm_snapshot_value(struct chm_snapshot *s,
+				const struct chm_params *p, unsigned long nr)
+{
+	return s->values + nr * p->value_size;
+}
+
+/* Of a table, and of what is to be freed with it. */
 static size_t chm_bytes(const struct chm_table *t)
 {
-	return chm_table_bytes(t->p, t->nr_chunks);
+	size_t bytes = chm_table_bytes(t->p, t->nr_chunks);
+
+	if (t->p->class == CHM_CELL && chm_cells(t)->spent)
+		bytes += chm_cells(t)->spent->bytes;
+	return bytes;
 }
 
 /* Slots stay as the allocator left them: only FULL ones are ever read. */
@@ -247,6 +311,8 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 					       p->max_load, 100));
 	t->dead_chunks = (void *)__chm_chunk(t, nr_chunks, p);
 	bitmap_zero(t->dead_chunks, nr_chunks);
+	if (p->class == CHM_CELL)
+		*chm_cells(t) = (struct chm_cells) { };
 	for (i = 0; i < nr_chunks; i++) {
 		__chm_chunk(t, i, p)->ctrl = 0;
 		if (!(i % CHM_RANGE))
@@ -254,26 +320,49 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	}
 }
 
-static struct chm_table *chm_table_alloc(const struct chm_params *p,
-					 u64 nr_chunks, gfp_t gfp)
+static void *chm_alloc(u64 bytes, gfp_t gfp)
 {
-	struct chm_table *t;
-	u64 bytes;
-
-	if (nr_chunks > CHM_MAX_CHUNKS)
-		return ERR_PTR(-E2BIG);
-	bytes = chm_table_bytes(p, nr_chunks);
 	if (bytes > LONG_MAX)
 		return ERR_PTR(-E2BIG);
 	/* kvmalloc() refuses and warns beyond INT_MAX. */
 	if (bytes <= INT_MAX)
-		t = kvmalloc(bytes, gfp | __GFP_NOWARN);
-	else
-		t = __vmalloc(bytes, gfp | __GFP_NOWARN);
-	if (!t)
-		return ERR_PTR(-ENOMEM);
-	chm_table_init(t, p, nr_chunks);
+		return kvmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
+	return __vmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
+}
+
+static struct chm_table *chm_table_alloc(const struct chm_params *p,
+					 u64 nr_chunks, gfp_t gfp)
+{
+	struct chm_table *t;
+
+	if (nr_chunks > CHM_MAX_CHUNKS)
+		return ERR_PTR(-E2BIG);
+	t = chm_alloc(chm_table_bytes(p, nr_chunks), gfp);
+	if (!IS_ERR(t))
+		chm_table_init(t, p, nr_chunks);
 	return t;
+}
+
+/* Have @fresh keep room for the values of a table of @nr_chunks. */
+static int chm_snapshot_alloc(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
+{
+	u64 bytes = sizeof(struct chm_snapshot) +
+		    (u64)nr_chunks * CHM_SLOTS * fresh->p->value_size;
+	struct chm_snapshot *s = chm_alloc(bytes, gfp);
+
+	if (IS_ERR(s))
+		return PTR_ERR(s);
+	s->from = NULL;
+	s->bytes = bytes;
+	s->merged = 0;
+	chm_cells(fresh)->pending = s;
+	return 0;
+}
+
+static void chm_cells_free(struct chm_table *t)
+{
+	kvfree(chm_cells(t)->pending);
+	kvfree(chm_cells(t)->spent);
 }
 
 /* === Lookup ============================================================== */
@@ -405,6 +494,177 @@ unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
 	return __chm_lookup_many(map, keys, n, values, NULL);
 }
 EXPORT_SYMBOL_GPL(chm_lookup_many);
+
+/* === Cells =============================================================== */
+
+/*
+ * While a writer moves cells to another table, updates go to the old table or to
+ * the new one, depending on which the updater found.  The new cell began with
+ * the snapshot of the old one, so all updates together have come to
+ *
+ *	new + (old - snapshot)		until the writer has added that difference,
+ *	new				from then on.
+ *
+ * The writer does so after a grace period, when the old cell is final (O9), and
+ * says how far it is in one word, so that chm_cell_read() can tell which of the
+ * two it has read, from when the table is published until nothing is pending.
+ * The old table and the snapshot stay for another grace period.
+ *
+ * A reader that found the old table still has no use for the new cell: what went
+ * there has not ended before the reader began, which would have found the new
+ * table then.  And the writer keeps the map's mutex from the snapshot until
+ * all is merged: nothing else replaces, removes or moves a cell meanwhile.
+ */
+
+/*
+ * Is word @nr merged?  If it is being, wait: some CPU adds one word, or calls
+ * merge() once, with interrupts off.
+ */
+static bool chm_is_merged(const struct chm_snapshot *s, unsigned long nr)
+{
+	unsigned long merged;
+
+	/*
+	 * O10: acquire.  Pairs with chm_merge_begin() and chm_merge_end(): who
+	 * sees the word marked as merged sees the sum, and not less.
+	 */
+	while ((merged = smp_load_acquire(&s->merged)) == 2 * nr + 1)
+		cpu_relax();
+	return merged > 2 * nr;
+}
+
+/* Was word @nr still as chm_is_merged() found it when it was read? */
+static bool chm_still_unmerged(const struct chm_snapshot *s, unsigned long nr)
+{
+	/*
+	 * O10: the cells before the mark.  Pairs with chm_merge_begin(): who saw
+	 * the sum sees that it had begun, and does not add the same once more.
+	 */
+	smp_rmb();
+	return READ_ONCE(s->merged) <= 2 * nr;
+}
+
+/* What all updates of one word have come to. */
+static unsigned long chm_sum_word(const struct chm_snapshot *s, unsigned long nr,
+				  const atomic_long_t *now,
+				  const atomic_long_t *old, unsigned long copied)
+{
+	while (!chm_is_merged(s, nr)) {
+		unsigned long sum = atomic_long_read(now) +
+				    atomic_long_read(old) - copied;
+
+		if (chm_still_unmerged(s, nr))
+			return sum;
+	}
+	return atomic_long_read(now);
+}
+
+/* The number of the slot that @value of @t is in. */
+static unsigned long chm_slot_number(const struct chm_table *t,
+				     const void *value)
+{
+	size_t at = value - (const void *)(t + 1) - t->p->value_offset;
+
+	return at / t->stride * CHM_SLOTS +
+	       (at % t->stride - t->slots_offset) / t->p->slot_size;
+}
+
+/* Word by word: @now is in the new table, @old in that of @s. */
+static void chm_sum_words(struct chm_snapshot *s, const struct chm_params *p,
+			  const void *now, const void *old, void *value)
+{
+	unsigned long slot = chm_slot_number(s->from, old);
+	const unsigned long *copied = chm_snapshot_value(s, p, slot);
+	u32 words = p->value_size / sizeof(long);
+	u32 i;
+
+	for (i = 0; i < words; i++) {
+		unsigned long sum = chm_sum_word(s, slot * words + i,
+						 (const atomic_long_t *)now + i,
+						 (const atomic_long_t *)old + i,
+						 copied[i]);
+
+		memcpy(value + i * sizeof(long), &sum, sizeof(sum));
+	}
+}
+
+/* As chm_sum_words(), where merge() knows what to do, here with a copy. */
+static void chm_sum_merged(struct chm_snapshot *s, const struct chm_params *p,
+			   const void *now, const void *old, void *value)
+{
+	unsigned long slot = chm_slot_number(s->from, old);
+
+	while (!chm_is_merged(s, slot)) {
+		__chm_copy_cell(value, now, p);
+		p->merge(value, old, chm_snapshot_value(s, p, slot));
+		if (chm_still_unmerged(s, slot))
+			return;
+	}
+	__chm_copy_cell(value, now, p);
+}
+
+/* Copy out the cell @now of @key in @t, with all its updates. */
+static void chm_sum_cell(const struct chm_table *t, const void *key,
+			 const void *now, void *value)
+{
+	const struct chm_params *p = t->p;
+	const void *old = NULL;
+	struct chm_snapshot *s;
+
+	/*
+	 * O10: acquire.  Pairs with the release in chm_merge(): if nothing is
+	 * pending, all is in the new cell.
+	 */
+	s = smp_load_acquire(&chm_cells(t)->pending);
+	if (s)
+		old = __chm_lookup_hashed(s->from, key,
+					  __chm_hash(s->from, key, p), p);
+	/* What the old table lacks came after the merging. */
+	if (!old)
+		__chm_copy_cell(value, now, p);
+	else if (p->merge)
+		chm_sum_merged(s, p, now, old, value);
+	else
+		chm_sum_words(s, p, now, old, value);
+}
+
+static const void *chm_find_cell(const struct chm_table *t, const void *key)
+{
+	/* Whoever wrote to another value would break what its readers rely on. */
+	if (!t || WARN_ON_ONCE(t->p->class != CHM_CELL))
+		return NULL;
+	return __chm_lookup_hashed(t, key, __chm_hash(t, key, t->p), t->p);
+}
+
+void *chm_cell_lookup(struct chm *map, const void *key)
+{
+	return (void *)chm_find_cell(__chm_table_rcu(map), key);
+}
+EXPORT_SYMBOL_GPL(chm_cell_lookup);
+
+bool chm_cell_read(struct chm *map, const void *key, void *value)
+{
+	const struct chm_table *t;
+	const void *now;
+
+	/* It would wait for the writer that it interrupted. */
+	if (WARN_ON_ONCE(in_nmi()))
+		return false;
+	rcu_read_lock();
+	t = __chm_table_rcu(map);
+	now = chm_find_cell(t, key);
+	if (now)
+		chm_sum_cell(t, key, now, value);
+	rcu_read_unlock();
+	return now;
+}
+EXPORT_SYMBOL_GPL(chm_cell_read);
+
+int chm_cell_add(struct chm *map, const void *key, unsigned int i, long n)
+{
+	return __chm_cell_add(map, key, i, n, NULL);
+}
+EXPORT_SYMBOL_GPL(chm_cell_add);
 
 /* === Slots =============================================================== */
 
@@ -616,7 +876,11 @@ static void chm_write_slot(void *slot, const void *key, const void *value,
 			   const struct chm_params *p)
 {
 	chm_copy_bytes(slot, key, p->key_size);
-	chm_copy_bytes(slot + p->value_offset, value, p->value_size);
+	/* NULL: zeroes, for chm_cell_upsert_add(). */
+	if (value)
+		chm_copy_bytes(slot + p->value_offset, value, p->value_size);
+	else
+		memset(slot + p->value_offset, 0, p->value_size);
 }
 
 /* Make the pair in @at, whose slot is written, visible. */
@@ -751,6 +1015,8 @@ static void chm_free_table(const struct chm_params *p, struct chm_table *t)
 		if (!(i % CHM_RANGE))
 			cond_resched();
 	}
+	if (p->class == CHM_CELL)
+		chm_cells_free(t);
 	kvfree(t);
 }
 
@@ -770,19 +1036,25 @@ static void chm_free_retired(struct chm *map, bool all)
 	}
 }
 
+/* The map's mutex is held: writers block one another. */
+static void chm_wait_for_readers(struct chm *map)
+{
+	lockdep_assert_held(&map->lock);
+	trace_chm_wait(map, map->retired_bytes);
+	/* O5, O7, O9: pairs with the end of the readers' sections. */
+	synchronize_rcu();
+	map->events.gp_waits++;
+}
+
 /*
  * Wait until no reader sees what was removed or retired so far, and reclaim
- * it.  The map's mutex is held: writers block one another.
+ * it.
  */
 static void chm_wait(struct chm *map)
 {
 	struct chm_table *t = chm_table(map);
 
-	lockdep_assert_held(&map->lock);
-	trace_chm_wait(map, map->retired_bytes);
-	/* O5, O7: pairs with the end of the readers' sections. */
-	synchronize_rcu();
-	map->events.gp_waits++;
+	chm_wait_for_readers(map);
 	chm_free_retired(map, true);
 	if (t) {
 		chm_sweep(map, t, 0);
@@ -839,6 +1111,11 @@ static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
 {
 	int ret;
 
+	if (p->class == CHM_CELL) {
+		chm_copy_bytes(to, from, p->key_size);
+		__chm_copy_cell(to + p->value_offset, from + p->value_offset, p);
+		return 0;
+	}
 	chm_copy_bytes(to, from, p->slot_size);
 	if (p->class != CHM_CLONE)
 		return 0;
@@ -848,9 +1125,12 @@ static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
 	return ret > 0 || ret == -EAGAIN ? -ENOMEM : ret;
 }
 
-/* Copy one pair into @to, which is private: no order is needed yet (O6). */
+/*
+ * Copy one pair into @to, which is private: no order is needed yet (O6).
+ * @copied: Receives the value as it is in the copy, for CHM_CELL; else NULL.
+ */
 static int chm_migrate_pair(const struct chm_params *p, struct chm_table *to,
-			    void *pair, gfp_t gfp)
+			    void *pair, void *copied, gfp_t gfp)
 {
 	u64 hash = __chm_hash(to, pair, p);
 	struct chm_place at;
@@ -861,6 +1141,9 @@ static int chm_migrate_pair(const struct chm_params *p, struct chm_table *to,
 	ret = chm_copy_pair(p, chm_place_slot(to, &at), pair, gfp);
 	if (ret)
 		return ret;
+	if (copied)
+		memcpy(copied, chm_place_slot(to, &at) + p->value_offset,
+		       p->value_size);
 	at.c->ctrl = chm_tag_set(at.c->ctrl, at.slot, chm_tag(hash));
 	if (unlikely(at.distance)) {
 		chm_raise_overflow(to, hash, 0, at.distance, p);
@@ -876,14 +1159,19 @@ static int chm_migrate_range(const struct chm_params *p, struct chm_table *to,
 			     const struct chm_table *from, u32 begin, u32 end,
 			     gfp_t gfp)
 {
+	struct chm_snapshot *s = chm_pending(to);
+
 	for (; begin < end; begin++) {
 		struct chm_chunk *c = __chm_chunk(from, begin, p);
+		unsigned long nr = (unsigned long)begin * CHM_SLOTS;
 		unsigned long mask = chm_match_full(c->ctrl);
 		u32 slot;
 
 		chm_for_each_match(slot, mask) {
+			void *copied = s ? chm_snapshot_value(s, p, nr + slot) :
+					   NULL;
 			void *pair = __chm_slot(from, c, slot, p);
-			int ret = chm_migrate_pair(p, to, pair, gfp);
+			int ret = chm_migrate_pair(p, to, pair, copied, gfp);
 
 			if (ret)
 				return ret;
@@ -927,6 +1215,125 @@ static void chm_count_migration(struct chm *map, u32 from, u32 to)
 			  map->events.migrated_ns);
 }
 
+/*
+ * Word @nr of the snapshot is about to be merged; for maps with merge(), all
+ * words of slot @nr.  Before, @merged is less; while it is being, 2 * @nr + 1;
+ * from then on, more.  Words without a difference are passed over: it makes
+ * none whether they are taken for merged.  Return: what chm_merge_end() takes.
+ */
+static unsigned long chm_merge_begin(struct chm_snapshot *s, unsigned long nr)
+{
+	unsigned long flags;
+
+	/* Readers wait for what is between this and the end. */
+	local_irq_save(flags);
+	/*
+	 * O10: release: words before this one count as merged with this store.
+	 * And this one changes after it.  Pairs with chm_is_merged() and
+	 * chm_still_unmerged(); without it a reader could see the sum, and add
+	 * the difference itself.
+	 */
+	smp_store_release(&s->merged, 2 * nr + 1);
+	/* O10: see above.  Pairs with smp_rmb() in chm_still_unmerged(). */
+	smp_wmb();
+	return flags;
+}
+
+static void chm_merge_end(struct chm_snapshot *s, unsigned long nr,
+			  unsigned long flags)
+{
+	/* O10: release: the sum before the mark.  Pairs with chm_is_merged(). */
+	smp_store_release(&s->merged, 2 * nr + 2);
+	local_irq_restore(flags);
+}
+
+static void chm_merge_words(struct chm_snapshot *s, unsigned long nr, u32 words,
+			    atomic_long_t *to, const unsigned long *now,
+			    const unsigned long *copied)
+{
+	u32 i;
+
+	for (i = 0; i < words; i++, nr++) {
+		unsigned long flags;
+
+		if (now[i] == copied[i])
+			continue;
+		flags = chm_merge_begin(s, nr);
+		atomic_long_add(now[i] - copied[i], &to[i]);
+		chm_merge_end(s, nr, flags);
+	}
+}
+
+/* Bring what was done to the value of @pair since it was copied into @to. */
+static void chm_merge_pair(struct chm_snapshot *s, unsigned long slot,
+			   const struct chm_table *to, const void *pair)
+{
+	const struct chm_params *p = to->p;
+	const void *copied = chm_snapshot_value(s, p, slot);
+	const void *now = pair + p->value_offset;
+	u32 words = p->value_size / sizeof(long);
+	struct chm_place at;
+	unsigned long flags;
+	void *value;
+
+	if (!memcmp(now, copied, p->value_size))
+		return;
+	if (WARN_ON_ONCE(!chm_find(to, pair, __chm_hash(to, pair, p), p, &at)))
+		return;
+	value = chm_place_slot(to, &at) + p->value_offset;
+	if (!p->merge) {
+		chm_merge_words(s, slot * words, words, value, now, copied);
+		return;
+	}
+	flags = chm_merge_begin(s, slot);
+	p->merge(value, now, copied);
+	chm_merge_end(s, slot, flags);
+}
+
+/* All pairs of the table that @s is of, in its order. */
+static void chm_merge_pairs(struct chm_snapshot *s, const struct chm_table *to)
+{
+	const struct chm_table *from = s->from;
+	u32 i;
+
+	for (i = 0; i < from->nr_chunks; i++) {
+		struct chm_chunk *c = __chm_chunk(from, i, from->p);
+		unsigned long nr = (unsigned long)i * CHM_SLOTS;
+		unsigned long mask = chm_match_full(c->ctrl);
+		u32 slot;
+
+		chm_for_each_match(slot, mask)
+			chm_merge_pair(s, nr + slot, to,
+				       __chm_slot(from, c, slot, from->p));
+		if (!(i % CHM_RANGE))
+			cond_resched();
+	}
+}
+
+/*
+ * @to was just published: add to its cells what readers have added, since the
+ * snapshot, to those of the table before it.
+ */
+static void chm_merge(struct chm *map, struct chm_table *to)
+{
+	struct chm_snapshot *s = chm_pending(to);
+
+	/*
+	 * O9: the old cells are final: whoever found them has ended.  Without
+	 * this an update that is still to come would be lost.
+	 */
+	chm_wait_for_readers(map);
+	chm_merge_pairs(s, to);
+	/*
+	 * O10: release: who sees nothing pending sees all of it merged.  Pairs
+	 * with chm_sum_cell().  Readers may have seen @s before: it goes with
+	 * the old table, whose cookie is taken after this (O7).
+	 */
+	smp_store_release(&chm_cells(to)->pending, NULL);
+	chm_cells(s->from)->spent = s;
+	map->events.snapshot_bytes = s->bytes;
+}
+
 /* Make @fresh, complete, the active table; NULL: none.  Retire the old one. */
 static void chm_publish(struct chm *map, struct chm_table *fresh)
 {
@@ -936,14 +1343,34 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 		memcpy(map->seed, fresh->seed, sizeof(map->seed));
 		map->use_siphash = fresh->use_siphash;
 	}
-	/* O6: pairs with __chm_table_rcu(). */
+	/*
+	 * O6: pairs with __chm_table_rcu().  O9: readers that find old cells
+	 * began before the grace period that chm_merge() waits for.
+	 */
 	rcu_assign_pointer(map->tbl, fresh);
 	/* Pairs with READ_ONCE() in chm_resize(), under resize_lock. */
 	WRITE_ONCE(map->epoch, map->epoch + 1);
 	if (!old)
 		return;
 	chm_count_migration(map, old->nr_chunks, fresh ? fresh->nr_chunks : 0);
+	if (fresh && chm_pending(fresh))
+		chm_merge(map, fresh);
 	chm_retire(map, old);
+}
+
+/* @fresh has room for a snapshot of @old, unless that went while it was made. */
+static void chm_prepare_snapshot(struct chm_table *fresh, struct chm_table *old)
+{
+	struct chm_snapshot *s = chm_pending(fresh);
+
+	if (!s)
+		return;
+	if (old) {
+		s->from = old;
+		return;
+	}
+	chm_cells(fresh)->pending = NULL;
+	kvfree(s);
 }
 
 /*
@@ -960,6 +1387,7 @@ static int chm_replace_table(struct chm *map, struct chm_table *fresh,
 	lockdep_assert_held(&map->resize_lock);
 	if (max(map->entries, map->reserved) > fresh->max_entries)
 		return -EAGAIN;
+	chm_prepare_snapshot(fresh, old);
 	if (old) {
 		ret = chm_migrate(map, fresh, old, gfp);
 		if (ret) {
@@ -1004,6 +1432,22 @@ static int chm_fill_table(struct chm *map, struct chm_table *fresh,
 	return 0;
 }
 
+/* A table of @nr_chunks, to replace one of @old_chunks; 0: none. */
+static struct chm_table *chm_build_table(const struct chm *map, u64 nr_chunks,
+					 u32 old_chunks, gfp_t gfp)
+{
+	struct chm_table *fresh = chm_table_alloc(&map->p, nr_chunks, gfp);
+	int ret;
+
+	if (IS_ERR(fresh) || map->p.class != CHM_CELL || !old_chunks)
+		return fresh;
+	ret = chm_snapshot_alloc(fresh, old_chunks, gfp);
+	if (!ret)
+		return fresh;
+	chm_free_table(&map->p, fresh);
+	return ERR_PTR(ret);
+}
+
 /*
  * Build a table of @nr_chunks and move to it.  Drops and retakes map->lock, so
  * that memory is not allocated under it; returns -EAGAIN, with nothing done,
@@ -1011,6 +1455,8 @@ static int chm_fill_table(struct chm *map, struct chm_table *fresh,
  */
 static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 {
+	const struct chm_table *old = chm_table(map);
+	u32 old_chunks = old ? old->nr_chunks : 0;
 	unsigned long epoch = map->epoch;
 	struct chm_table *fresh = NULL;
 	int ret = -EAGAIN;
@@ -1019,7 +1465,7 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	mutex_unlock(&map->lock);
 	mutex_lock(&map->resize_lock);
 	if (READ_ONCE(map->epoch) == epoch)
-		fresh = chm_table_alloc(&map->p, nr_chunks, gfp);
+		fresh = chm_build_table(map, nr_chunks, old_chunks, gfp);
 	mutex_lock(&map->lock);
 	if (IS_ERR(fresh)) {
 		ret = PTR_ERR(fresh);
@@ -1328,6 +1774,26 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 	return 0;
 }
 
+/*
+ * Exchange a CHM_CELL value in place.  Not by stores: an atomic operation may
+ * consist of a load and a store under a lock that only others like it take.
+ */
+static int chm_replace_cell(atomic_long_t *cell, const void *value,
+			    const struct chm_params *p)
+{
+	u32 i;
+
+	if (p->merge)
+		return -EOPNOTSUPP;
+	for (i = 0; i < p->value_size / sizeof(long); i++) {
+		long word;
+
+		memcpy(&word, value + i * sizeof(word), sizeof(word));
+		atomic_long_xchg(&cell[i], word);
+	}
+	return 0;
+}
+
 static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 			       const struct chm_place *at,
 			       const void *key, const void *value)
@@ -1339,6 +1805,9 @@ static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 			       p->value_size);
 		return 0;
 	}
+	if (p->class == CHM_CELL)
+		return chm_replace_cell(chm_place_slot(t, at) + p->value_offset,
+					value, p);
 	if (chm_crowded(map, t))
 		return -EBUSY;
 	if (!chm_match_empty(at->c->ctrl))
@@ -1424,12 +1893,44 @@ int chm_upsert(struct chm *map, const void *key, const void *value, gfp_t gfp)
 }
 EXPORT_SYMBOL_GPL(chm_upsert);
 
+/* May a zeroed value be inserted and its word @i be added to? */
+static int chm_check_add(struct chm *map, unsigned int i)
+{
+	int ret;
+
+	mutex_lock(&map->lock);
+	ret = chm_start(map);
+	if (!ret && !__chm_cell_has(&map->p, i))
+		ret = -EINVAL;
+	mutex_unlock(&map->lock);
+	return ret;
+}
+
+int chm_cell_upsert_add(struct chm *map, const void *key, unsigned int i,
+			long n, gfp_t gfp)
+{
+	int inserted = 0;
+	int ret;
+
+	chm_assert_writer();
+	/* Again if somebody inserts or removes the key in between. */
+	while ((ret = chm_cell_add(map, key, i, n)) == -ENOENT) {
+		ret = chm_check_add(map, i) ?: chm_insert(map, key, NULL, gfp);
+		if (ret && ret != -EEXIST)
+			return ret;
+		inserted |= !ret;
+	}
+	return ret ?: inserted;
+}
+EXPORT_SYMBOL_GPL(chm_cell_upsert_add);
+
 /* Remove @key; @take: its value goes to @value and not to drop(). */
 static int chm_erase(struct chm *map, const void *key, bool take, void *value)
 {
 	struct chm_table *t = chm_table(map);
 	const struct chm_params *p = &map->p;
 	struct chm_place at;
+	const void *taken;
 	u64 hash;
 
 	lockdep_assert_held(&map->lock);
@@ -1439,15 +1940,23 @@ static int chm_erase(struct chm *map, const void *key, bool take, void *value)
 	hash = __chm_hash(t, key, p);
 	if (!chm_find(t, key, hash, p, &at))
 		return -ENOENT;
-	if (take)
-		memcpy(value, chm_place_slot(t, &at) + p->value_offset,
-		       p->value_size);
+	taken = chm_place_slot(t, &at) + p->value_offset;
+	if (take && p->class != CHM_CELL)
+		memcpy(value, taken, p->value_size);
 	chm_set_ctrl(at.c, chm_tag_set(at.c->ctrl, at.slot,
 				       chm_dead_tag(t, take)));
 	chm_lower_overflow(t, hash, at.distance, p);
 	t->displaced -= !!at.distance;
 	chm_add_entries(map, -1);
 	chm_note_dead(map, t, &at);
+	if (take && p->class == CHM_CELL) {
+		/*
+		 * O9: readers that found it may still update it.  The slot is
+		 * EMPTY then, but nobody writes to it before the unlock.
+		 */
+		chm_wait(map);
+		memcpy(value, taken, p->value_size);
+	}
 	return 0;
 }
 
@@ -1957,6 +2466,17 @@ static void chm_check_totals(struct chm_check *check)
 			     t->dead[0], t->dead[1]);
 }
 
+/* Whoever replaced a table has merged all cells before it let go of the lock. */
+static void chm_check_cells(struct chm_check *check)
+{
+	const struct chm_table *t = check->t;
+
+	if (t->p->class != CHM_CELL)
+		return;
+	if (chm_cells(t)->pending || chm_cells(t)->spent)
+		chm_complain(check, "cells unmerged");
+}
+
 static void chm_check_retired(struct chm_check *check)
 {
 	const struct chm *map = check->map;
@@ -1989,6 +2509,7 @@ static void chm_check_table(struct chm_check *check)
 	for (chunk = 0; chunk < t->nr_chunks; chunk++)
 		chm_check_overflow(check, chunk);
 	chm_check_totals(check);
+	chm_check_cells(check);
 }
 
 static int chm_verify_locked(struct chm *map, unsigned long *overflow)
@@ -2302,6 +2823,27 @@ static int chm_command_upsert(struct chm *map, int argc, char **argv)
 	return chm_command_store(map, argv, CHM_CREATE | CHM_UPDATE);
 }
 
+/* As chm_cell_upsert_add(); the number is not signed, as all are here. */
+static int chm_command_add(struct chm *map, int argc, char **argv)
+{
+	void *pair = chm_alloc_pair(&map->p);
+	unsigned long n;
+	u32 i;
+	int ret;
+
+	if (!pair)
+		return -ENOMEM;
+	ret = chm_parse_object(argv[0], pair, map->p.key_size);
+	if (!ret)
+		ret = chm_parse_integer(argv[1], &i, sizeof(i));
+	if (!ret)
+		ret = chm_parse_integer(argv[2], &n, sizeof(n));
+	if (!ret)
+		ret = chm_cell_upsert_add(map, pair, i, n, CHM_DEBUGFS_GFP);
+	kvfree(pair);
+	return ret;
+}
+
 static int chm_command_remove(struct chm *map, int argc, char **argv)
 {
 	void *pair = chm_alloc_pair(&map->p);
@@ -2429,6 +2971,7 @@ static const struct chm_command chm_map_commands[] = {
 	{ "replace", " KEY VALUE",   2, 2, true,  chm_command_replace },
 	{ "upsert",  " KEY VALUE",   2, 2, true,  chm_command_upsert },
 	{ "remove",  " KEY",	     1, 1, true,  chm_command_remove },
+	{ "add",     " KEY WORD NUMBER", 3, 3, true, chm_command_add },
 	{ "fill",    " FIRST COUNT", 2, 2, true,  chm_command_fill },
 	{ "grow",    "",	     0, 0, true,  chm_command_grow },
 	{ "shrink",  "",	     0, 0, true,  chm_command_shrink },
@@ -2684,6 +3227,7 @@ static int chm_stats_show(struct seq_file *m, void *v)
 	seq_printf(m, "rehashes: %lu\n", s.rehashes);
 	seq_printf(m, "migrated: %lu\n", s.migrated);
 	seq_printf(m, "migrated_ns: %llu\n", s.migrated_ns);
+	seq_printf(m, "snapshot_bytes: %lu\n", s.snapshot_bytes);
 	seq_printf(m, "retired_bytes: %lu\n", s.retired_bytes);
 	seq_printf(m, "gp_waits: %lu\n", s.gp_waits);
 	seq_printf(m, "reseeds: %lu\n", s.reseeds);
@@ -2953,7 +3497,7 @@ static int chm_command_destroy(struct chm *unused, int argc, char **argv)
 static const struct chm_command chm_commands[] = {
 	{ "create",
 	  " NAME key=BYTES value=BYTES [OPTION]...\n"
-	  "\tclass=frozen|word reclaim=deferred|sync max=PAIRS min=PAIRS\n"
+	  "\tclass=frozen|word|cell reclaim=deferred|sync max=PAIRS min=PAIRS\n"
 	  "\tload=PERCENT growth=PERCENT",
 	  3, 1 + ARRAY_SIZE(chm_options), false, chm_command_create },
 	{ "destroy", " NAME", 1, 1, false, chm_command_destroy },

@@ -56,7 +56,11 @@ struct chm_debugfs;
  *	READ_ONCE() or chm_get().
  * @CHM_CLONE: Like @CHM_FROZEN, but growth calls clone() for each pair and
  *	drop() for the old copy, after a grace period.
- * @CHM_CELL: Readers update it in place.  Not available yet: -EOPNOTSUPP.
+ * @CHM_CELL: Readers update it in place, by atomic operations that may come in
+ *	any order: additions to atomic_long_t (on 64-bit machines atomic64_t)
+ *	words, or with merge() whatever that can combine.  What such an
+ *	operation returns is worth nothing: see chm_cell_lookup().
+ *	chm_replace() exchanges it in place, word by word.
  */
 enum chm_class {
 	CHM_FROZEN,
@@ -108,10 +112,17 @@ enum chm_reclaim {
  * @drop: Release what a removed pair owns.  Called once for each pair that
  *	was inserted (or cloned), after a grace period; never for a pair that
  *	chm_take() handed out.  In CHM_WORD maps the value is the last one
- *	stored.  Process context, with the map's mutex held, in a work item or
- *	in any writer: it must not call a writer of the same map, nor take a
- *	lock that is held around one.  It may write to or destroy other maps.
- * @merge: CHM_CELL only.
+ *	stored, in CHM_CELL maps what all updates have made of it.  Process
+ *	context, with the map's mutex held, in a work item or in any writer: it
+ *	must not call a writer of the same map, nor take a lock that is held
+ *	around one.  It may write to or destroy other maps.
+ * @merge: CHM_CELL only; NULL: the value is an array of atomic_long_t, and
+ *	updates are added up.  Else: bring the updates that led from @snapshot to
+ *	@old_now into @new_value, by atomic operations, whatever @new_value is
+ *	now.  @old_now may still change: read each of its fields once.  Called
+ *	with interrupts off by a writer whose table was replaced, and in the
+ *	context of chm_cell_read() with @new_value pointing to its buffer: it
+ *	must not sleep, lock, or do anything else but update @new_value.
  */
 struct chm_params {
 	u32		key_size;
@@ -148,6 +159,8 @@ struct chm_params {
  * @rehashes: Migrations into a table with as many chunks.
  * @migrated: Pairs moved by the last migration.
  * @migrated_ns: Nanoseconds that moving them took.
+ * @snapshot_bytes: CHM_CELL: bytes that the last migration needed besides the
+ *	tables; part of @retired_bytes until the old table is freed.
  * @retired_bytes: Bytes of replaced tables that are not freed yet.
  * @gp_waits: Grace periods that a writer waited for.
  * @reseeds: Rehashes with a fresh seed because of long probe runs.
@@ -167,6 +180,7 @@ struct chm_stats {
 	unsigned long	rehashes;
 	unsigned long	migrated;
 	u64		migrated_ns;
+	unsigned long	snapshot_bytes;
 	unsigned long	retired_bytes;
 	unsigned long	gp_waits;
 	unsigned long	reseeds;
@@ -215,8 +229,9 @@ struct chm {
 };
 
 /*
- * One buffer: this header, nr_chunks chunks, and a bitmap of the chunks that
- * have DEAD slots.  A lookup reads the first line of the header and no more.
+ * One buffer: this header, nr_chunks chunks, a bitmap of the chunks that have
+ * DEAD slots, and for CHM_CELL a struct chm_cells.  A lookup reads the first
+ * line of the header and no more.
  */
 struct chm_table {
 	/* What readers use; constant once published, but for the bitmap's bits. */
@@ -269,7 +284,7 @@ struct chm_chunk {
  * @...: Designated initialisers of struct chm_params.
  *
  * Owns no memory until the first insertion, which reports bad parameters with
- * -EINVAL or -EOPNOTSUPP.  Has no debugfs directory.  A module that unloads
+ * -EINVAL.  Has no debugfs directory.  A module that unloads
  * still calls chm_destroy().
  */
 #define DEFINE_CHM(name, ...)						\
@@ -296,7 +311,6 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * Return:
  * * %0			- the map is ready
  * * %-EINVAL		- a parameter or the name is out of range
- * * %-EOPNOTSUPP	- CHM_CELL
  * * %-EEXIST		- a map of this name exists (with CONFIG_DEBUG_FS)
  * * %-ENOMEM		- no memory for the debugfs directory
  */
@@ -523,12 +537,54 @@ __chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
 	memcpy(to, &__w, sizeof(__w));					\
 } while (0)
 
-/* Copy a value out of its slot: CHM_WORD values may change meanwhile. */
+/* The words that a CHM_CELL value is copied by: as large as its place allows. */
+static __always_inline u32 __chm_cell_word(const struct chm_params *p)
+{
+	u32 all = p->value_size | p->value_offset | p->slot_size;
+
+	return min_t(u32, all & -all, sizeof(long));
+}
+
+#define __chm_copy_words(type, to, from, size) do {			\
+	const type *__from = (from);					\
+	u32 __i;							\
+									\
+	for (__i = 0; __i < (size) / sizeof(type); __i++) {		\
+		type __w = READ_ONCE(__from[__i]);			\
+									\
+		memcpy((to) + __i * sizeof(type), &__w, sizeof(type));	\
+	}								\
+} while (0)
+
+/* Copy a CHM_CELL value, whose words may change all the while. */
+static __always_inline void __chm_copy_cell(void *to, const void *from,
+					    const struct chm_params *p)
+{
+	switch (__chm_cell_word(p)) {
+	case 1:
+		__chm_copy_words(u8, to, from, p->value_size);
+		break;
+	case 2:
+		__chm_copy_words(u16, to, from, p->value_size);
+		break;
+	case 4:
+		__chm_copy_words(u32, to, from, p->value_size);
+		break;
+	default:
+		__chm_copy_words(unsigned long, to, from, p->value_size);
+	}
+}
+
+/* Copy a value out of its slot, where some may change meanwhile. */
 static __always_inline void __chm_copy_value(void *to, const void *from,
 					     const struct chm_params *p)
 {
-	if (p->class != CHM_WORD) {
+	if (p->class == CHM_FROZEN || p->class == CHM_CLONE) {
 		memcpy(to, from, p->value_size);
+		return;
+	}
+	if (p->class == CHM_CELL) {
+		__chm_copy_cell(to, from, p);
 		return;
 	}
 	/*
@@ -656,7 +712,8 @@ __chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
  * whole call, through replacement, growth, shrinking and slot reuse (G2).
  * What it returns is one pair as one writer passed it and stays readable until
  * rcu_read_unlock() (G3); a later lookup never finds an older value (G4).
- * CHM_WORD values may change: read them with READ_ONCE().
+ * CHM_WORD and CHM_CELL values may change: read their words with READ_ONCE() or
+ * atomic_long_read().
  *
  * Ordering: whoever finds a pair sees all that its writer did before inserting
  * it.  Neither a hit nor a miss is a full barrier.
@@ -673,7 +730,8 @@ const void *chm_lookup(struct chm *map, const void *key);
  * @key: @key_size bytes.
  * @value: Receives @value_size bytes if the key is present; else untouched.
  *
- * As chm_lookup(), under an rcu_read_lock() of its own.
+ * As chm_lookup(), under an rcu_read_lock() of its own.  In CHM_CELL maps each
+ * word is what chm_cell_lookup() would show; chm_cell_read() is exact.
  *
  * Context: Any.
  * Return: Whether the key is present.
@@ -695,6 +753,145 @@ bool chm_get(struct chm *map, const void *key, void *value);
  */
 unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
 			     const void **values);
+
+/* === Cells =============================================================== */
+
+/*
+ * Refuse calls for other classes, when it compiles for typed maps, else when
+ * it runs; @p is NULL for untyped maps.
+ */
+static __always_inline void __chm_check_cell_type(const struct chm_params *p,
+						  bool add)
+{
+	BUILD_BUG_ON_MSG(p->class != CHM_CELL,
+			 "chm: only the values of CHM_CELL maps may be updated in place");
+	BUILD_BUG_ON_MSG(add && p->merge,
+			 "chm: only longs can be added to: a map with merge() has a layout of its own");
+}
+
+/* Does a value consist of longs, and is there one with this index? */
+static __always_inline bool __chm_cell_has(const struct chm_params *p,
+					   unsigned int i)
+{
+	return p->class == CHM_CELL && !p->merge &&
+	       i < p->value_size / sizeof(long);
+}
+
+static __always_inline int
+__chm_cell_add_to(const struct chm_table *t, const void *key, unsigned int i,
+		  long n, const struct chm_params *p)
+{
+	const void *cell;
+
+	if (unlikely(!__chm_cell_has(p, i)))
+		return -EINVAL;
+	cell = __chm_lookup_hashed(t, key, __chm_hash(t, key, p), p);
+	if (!cell)
+		return -ENOENT;
+	/* O9: ends before the section does; pairs with chm_merge(). */
+	atomic_long_add(n, (atomic_long_t *)cell + i);
+	return 0;
+}
+
+static __always_inline int __chm_cell_add(struct chm *map, const void *key,
+					  unsigned int i, long n,
+					  const struct chm_params *p)
+{
+	const struct chm_table *t;
+	int ret = -ENOENT;
+
+	rcu_read_lock();
+	t = __chm_table_rcu(map);
+	if (likely(t)) {
+		p = p ?: t->p;
+		ret = __chm_cell_add_to(t, key, i, n, p);
+	}
+	rcu_read_unlock();
+	return ret;
+}
+
+/**
+ * chm_cell_lookup() - Find a value that may be updated in place.
+ * @map: A CHM_CELL map; for maps of other classes this is a bug (once warned
+ *	of) and no key is found.
+ * @key: @key_size bytes.
+ *
+ * As chm_lookup(), but what it returns may be written to, within the same RCU
+ * reader, by operations that are one atomic access each and commute:
+ * atomic_long_add() and its relatives, or what merge() can combine.  None of
+ * them is ever lost, however the table changes (G9).
+ *
+ * While a table is replaced, some CPUs update the old copy of the value and
+ * some the new one, so what an update returns is not unique, what is read
+ * through the pointer can go backwards, and nothing may be decided on it: no
+ * tickets, no reference counts, no limits, no bit locks, no cmpxchg, no plain
+ * stores.  chm_cell_read() tells exactly what all updates have come to.
+ *
+ * Context: As chm_lookup().
+ * Return: The value inside the map, or NULL if the key is absent.
+ */
+void *chm_cell_lookup(struct chm *map, const void *key);
+
+/**
+ * chm_cell_add() - Add to one word of a value.
+ * @map: A CHM_CELL map without merge().
+ * @key: @key_size bytes.
+ * @i: Which of the longs that the value consists of.
+ * @n: What to add; may be negative.
+ *
+ * chm_cell_lookup() and atomic_long_add() in one; implies no ordering.
+ *
+ * Context: Any.
+ * Return:
+ * * %0		- added
+ * * %-ENOENT	- the key is absent
+ * * %-EINVAL	- there is no such word, or the map is of another kind; may be
+ *		  told of only once the map has a table
+ */
+int chm_cell_add(struct chm *map, const void *key, unsigned int i, long n);
+
+/**
+ * chm_cell_upsert_add() - Add to one word of a value, which may begin with it.
+ * @map: A CHM_CELL map without merge().
+ * @key: @key_size bytes.
+ * @i: Which of the longs that the value consists of.
+ * @n: What to add; may be negative.
+ * @gfp: As for chm_insert().
+ *
+ * As chm_cell_add(); if the key is absent it is inserted first, with a value of
+ * zeroes.  Takes no lock if the key is present.
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %0		- added
+ * * %1		- inserted, and added
+ * * %-EINVAL	- as chm_cell_add() and chm_insert()
+ * * others	- as chm_insert(), but for %-EEXIST
+ */
+int __must_check chm_cell_upsert_add(struct chm *map, const void *key,
+				     unsigned int i, long n, gfp_t gfp);
+
+/**
+ * chm_cell_read() - Copy out what the updates of a value have come to.
+ * @map: A CHM_CELL map; for maps of other classes this is a bug (once warned
+ *	of) and no key is found.
+ * @key: @key_size bytes.
+ * @value: Receives @value_size bytes if the key is present; else untouched.  In
+ *	maps with merge() aligned as the value's type is.
+ *
+ * Exact at every moment, also while the table is being replaced: each word has
+ * all updates that ended before this call began, each once, and of those that
+ * go on meanwhile some.  So a word that is only added to never goes backwards
+ * from one call to another.  Words are read one after the other.
+ *
+ * Reads twice while the old copy of a word is being merged into the new one,
+ * and waits for that one addition (with merge(): call), which another CPU makes
+ * with interrupts off: at most once per word and call.
+ *
+ * Context: Any but NMI.
+ * Return: Whether the key is present.
+ */
+bool chm_cell_read(struct chm *map, const void *key, void *value);
 
 /* === Update ============================================================== */
 
@@ -720,7 +917,6 @@ unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
  * * another	- what clone() returned while the pairs were moved to a table
  * * %-E2BIG	- the map is at @max_entries, or at what chm can address
  * * %-EINVAL	- DEFINE_CHM() with bad parameters
- * * %-EOPNOTSUPP - DEFINE_CHM() with CHM_CELL
  */
 int __must_check chm_insert(struct chm *map, const void *key,
 			    const void *value, gfp_t gfp);
@@ -728,7 +924,7 @@ int __must_check chm_insert(struct chm *map, const void *key,
 /**
  * chm_replace() - Give a key that is present another value.
  * @map: The map.
- * @key: @key_size bytes, copied (CHM_WORD: not used again).
+ * @key: @key_size bytes, copied (CHM_WORD, CHM_CELL: not used again).
  * @value: @value_size bytes, copied.
  * @gfp: For a new table, should the old one have no free slot where it counts.
  *
@@ -736,10 +932,17 @@ int __must_check chm_insert(struct chm *map, const void *key,
  * The old pair is dropped after a grace period; in CHM_WORD maps the word is
  * overwritten in place and nothing is dropped.
  *
+ * In CHM_CELL maps each word is exchanged in place, one after the other, and
+ * nothing is dropped.  An update of a word comes either before, and is
+ * overwritten, or after, and is added to the new word; none is applied to a word
+ * that is no longer there.  Not for maps with merge(), whose words chm does not
+ * know.
+ *
  * Context: As chm_insert().
  * Return:
  * * %0		- replaced
  * * %-ENOENT	- the key is absent
+ * * %-EOPNOTSUPP - a CHM_CELL map with merge()
  * * others	- as chm_insert(), but for %-EEXIST
  */
 int __must_check chm_replace(struct chm *map, const void *key,
@@ -756,6 +959,7 @@ int __must_check chm_replace(struct chm *map, const void *key,
  * Return:
  * * %0		- replaced
  * * %1		- inserted
+ * * %-EOPNOTSUPP - present, in a CHM_CELL map with merge()
  * * others	- as chm_insert(), but for %-EEXIST
  */
 int __must_check chm_upsert(struct chm *map, const void *key,
@@ -787,7 +991,10 @@ int chm_remove(struct chm *map, const void *key);
  * may still look at the pair until a grace period is over, so what the value
  * refers to must outlive one (kfree_rcu(), synchronize_rcu()).
  *
- * Context: As chm_remove().
+ * In CHM_CELL maps readers may also still update it: so this waits for a grace
+ * period, holding the map's mutex, and @value has every update.
+ *
+ * Context: As chm_remove(); CHM_CELL: waits for a grace period.
  * Return:
  * * %0		- removed, @value is valid
  * * %-ENOENT	- the key is absent
@@ -871,7 +1078,8 @@ void chm_stats(struct chm *map, struct chm_stats *s);
  *
  * Tags against hashes, reachability of each pair along its probe path,
  * overflow filters, number of pairs and of DEAD slots, duplicate keys, the
- * bitmap of chunks with DEAD slots, the retired tables.  What is wrong goes to
+ * bitmap of chunks with DEAD slots, the retired tables, and that no cell is
+ * left unmerged.  What is wrong goes to
  * the kernel log.
  *
  * Context: Process context, outside RCU readers.  Takes the map's mutex for a
@@ -908,7 +1116,7 @@ struct chm_iter {
  * Visits every key that is present throughout exactly once, any other at most
  * once, across any number of growths and shrinks (G8).  The order is that of
  * the hashes.  While a walk is open the map does not change its seed, so close
- * it in time.
+ * it in time.  CHM_CELL values are copied as by chm_get().
  *
  * In maps with a custom @equal this holds for keys whose bytes stay.  A key
  * that is replaced during the walk by one that is equal but differs in bytes
@@ -982,8 +1190,10 @@ static __always_inline void __chm_check_type(const struct chm_params *p)
 			 "chm: a CHM_WORD value must be one machine word");
 	BUILD_BUG_ON_MSG(p->class == CHM_CLONE && !p->clone,
 			 "chm: CHM_CLONE needs clone()");
-	BUILD_BUG_ON_MSG(p->class == CHM_CELL,
-			 "chm: CHM_CELL is not available yet");
+	BUILD_BUG_ON_MSG(p->class == CHM_CELL &&
+			 (!p->value_size ||
+			  (!p->merge && p->value_size % sizeof(long))),
+			 "chm: a CHM_CELL value without merge() is made of longs");
 }
 
 /* Whether @type is @t or an array of it. */
@@ -995,6 +1205,11 @@ static __always_inline void __chm_check_type(const struct chm_params *p)
 
 #define __chm_is_counter(type)						\
 	(__chm_is(type, atomic_t) || __chm_is(type, atomic64_t))
+
+/* Can such words be added up as longs? */
+#define __chm_is_long(type)						\
+	(__chm_is(type, atomic_long_t) ||				\
+	 (sizeof(long) == 8 && __chm_is(type, atomic64_t)))
 
 /*
  * What a map cannot hold, as far as the compiler can tell: what a type
@@ -1027,9 +1242,11 @@ static void __init __used name##_chm_type(const struct name##_slot *slot)\
 			 (__chm_is_counter(vtype) ||			\
 			  __chm_is_volatile(vtype)),			\
 			 "chm: a value that changes in place takes CHM_CELL");\
-	/* CHM_CELL is refused where the map is used. */		\
-	if (name##_params.class != CHM_CELL)				\
-		__chm_check_type(&name##_params);			\
+	BUILD_BUG_ON_MSG(name##_params.class == CHM_CELL &&		\
+			 !name##_params.merge &&			\
+			 __chm_is_counter(vtype) && !__chm_is_long(vtype),\
+			 "chm: a CHM_CELL value without merge() is made of longs");\
+	__chm_check_type(&name##_params);				\
 	asm(".pushsection .modinfo, \"a\"\n\t"				\
 	    ".ascii \"" __MODULE_INFO_PREFIX "chm_type=" #name "\"\n\t"	\
 	    ".ascii \" class=\"\n\t.byte 48 + %c0\n\t"			\
@@ -1094,7 +1311,6 @@ __CHM_TRACE_TYPE(name, ktype, vtype)					\
 									\
 static __always_inline int name##_init(struct name *m, const char *dir)	\
 {									\
-	__chm_check_type(&name##_params);				\
 	return chm_init(&m->map, &name##_params, dir);			\
 }									\
 									\
@@ -1123,11 +1339,39 @@ name##_lookup_many(struct name *m, ktype const *keys, unsigned int n,	\
 				 (const void **)values, &name##_params);\
 }									\
 									\
+static __always_inline vtype *						\
+name##_cell_lookup(struct name *m, ktype const *key)			\
+{									\
+	__chm_check_cell_type(&name##_params, false);			\
+	return (vtype *)__chm_lookup(&m->map, key, &name##_params);	\
+}									\
+									\
+static __always_inline bool						\
+name##_cell_read(struct name *m, ktype const *key, vtype *value)	\
+{									\
+	__chm_check_cell_type(&name##_params, false);			\
+	return chm_cell_read(&m->map, key, value);			\
+}									\
+									\
+static __always_inline int						\
+name##_cell_add(struct name *m, ktype const *key, unsigned int i, long n)\
+{									\
+	__chm_check_cell_type(&name##_params, true);			\
+	return __chm_cell_add(&m->map, key, i, n, &name##_params);	\
+}									\
+									\
+static __always_inline int __must_check					\
+name##_cell_upsert_add(struct name *m, ktype const *key,		\
+		       unsigned int i, long n, gfp_t gfp)		\
+{									\
+	__chm_check_cell_type(&name##_params, true);			\
+	return chm_cell_upsert_add(&m->map, key, i, n, gfp);		\
+}									\
+									\
 static __always_inline int __must_check					\
 name##_insert(struct name *m, ktype const *key, vtype const *value,	\
 	      gfp_t gfp)						\
 {									\
-	__chm_check_type(&name##_params);				\
 	return chm_insert(&m->map, key, value, gfp);			\
 }									\
 									\
@@ -1142,7 +1386,6 @@ static __always_inline int __must_check					\
 name##_upsert(struct name *m, ktype const *key, vtype const *value,	\
 	      gfp_t gfp)						\
 {									\
-	__chm_check_type(&name##_params);				\
 	return chm_upsert(&m->map, key, value, gfp);			\
 }									\
 									\

@@ -1436,19 +1436,6 @@ static void chm_init_accepts(struct kunit *test)
 	expect_sound(test, z.map);
 }
 
-static void chm_init_cell_is_not_supported(struct kunit *test)
-{
-	const struct chm_params p = {
-		.key_size = 8,
-		.value_size = 8,
-		.class = CHM_CELL,
-		.merge = merge_nothing,
-	};
-	struct chm *map = test_alloc(test, sizeof(*map));
-
-	KUNIT_EXPECT_EQ(test, chm_init(map, &p, NULL), -EOPNOTSUPP);
-}
-
 /* G10: the default load of 80 percent, the value at its natural alignment. */
 static void chm_init_defaults(struct kunit *test)
 {
@@ -1630,16 +1617,20 @@ static void chm_define_with_bad_params(struct kunit *test)
 
 static void chm_define_with_cell(struct kunit *test)
 {
-	KUNIT_EXPECT_EQ(test, insert_key(&static_cell, 1), -EOPNOTSUPP);
-	KUNIT_EXPECT_EQ(test, chm_reserve(&static_cell, 10, GFP_KERNEL), -EOPNOTSUPP);
-	KUNIT_EXPECT_FALSE(test, has_key(&static_cell, 1));
+	u64 key = 1;
+
+	KUNIT_EXPECT_EQ(test, chm_cell_add(&static_cell, &key, 0, 5), -ENOENT);
 	KUNIT_EXPECT_EQ(test, chm_count(&static_cell), 0);
+	KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(&static_cell, &key, 0, 5,
+						  GFP_KERNEL), 1);
+	KUNIT_EXPECT_TRUE(test, has_key(&static_cell, 1));
+	KUNIT_EXPECT_EQ(test, chm_cell_add(&static_cell, &key, 8, 5), -EINVAL);
+	chm_clear(&static_cell);
 }
 
 static struct kunit_case chm_init_cases[] = {
 	KUNIT_CASE_PARAM(chm_init_refuses, bad_gen_params),
 	KUNIT_CASE_PARAM(chm_init_accepts, good_gen_params),
-	KUNIT_CASE(chm_init_cell_is_not_supported),
 	KUNIT_CASE(chm_init_defaults),
 	KUNIT_CASE(chm_init_copies_params),
 	KUNIT_CASE_PARAM(chm_init_checks_name, name_gen_params),

@@ -17,7 +17,6 @@ einval='Invalid argument'
 eio='Input/output error'
 enodata='No data available'
 enoent='No such file or directory'
-eopnotsupp='Operation not supported'
 erange='Numerical result out of range'
 
 # is NAME EXPECTED ACTUAL
@@ -65,7 +64,7 @@ test_create() {
 reclaim: deferred,max_load: 75,growth: 200,min_entries: 10,max_entries: 100000," \
 		"$(sed 9q $chm/m/stats | tr '\n' ,)"
 	is stats "entries chunks slots load bytes displaced longest_probe dead grows \
-shrinks rehashes migrated migrated_ns retired_bytes gp_waits reseeds failed_allocs \
+shrinks rehashes migrated migrated_ns snapshot_bytes retired_bytes gp_waits reseeds failed_allocs \
 walks " "$(sed -n '10,$s/:.*//p' $chm/m/stats | tr '\n' ' ')"
 	is all_zero '0 0.0' "$(sed -n '10,$s/.*: //p' $chm/m/stats | sort -u |
 		tr '\n' ' ' | sed 's/ $//')"
@@ -91,13 +90,13 @@ walks " "$(sed -n '10,$s/:.*//p' $chm/m/stats | tr '\n' ' ')"
 		'create n key=8 value=8 growth=109' \
 		'create n key=8 value=8 max=5 min=6' \
 		'create n key=8 value=16 class=word' \
+		'create n key=8 value=12 class=cell' \
 		'create n/n key=8 value=8' 'create . key=8 value=8' \
 		'create .. key=8 value=8' 'create control key=8 value=8' \
 		"create $(digits 64 n) key=8 value=8" \
 		'create n\0 key=8 value=8' 'create \0344 key=8 value=8' \
 		'create n key=8 value=8\ncreate o key=8 value=8\n' \
 		destroy 'destroy m m' 'destroy .' 'destroy m/stats' 'destroy control'
-	refuses control "$eopnotsupp" 'create n key=8 value=8 class=cell'
 	refuses control "$erange" 'create n key=4294967296 value=8' \
 		'create n key=8 value=8 max=18446744073709551616'
 	refuses control "$enoent" 'destroy n'
@@ -127,7 +126,7 @@ test_update() {
 	writes extremes "$none" m/control 'insert 18446744073709551615 0xffffffffffffffff'
 	before=$(sorted m)
 	is updated '1 12 2 20 18446744073709551615 18446744073709551615 ' "$before"
-	refuses m/control "$einval" '\n' insert 'insert 3' 'insert 3 4 5' \
+	refuses m/control "$einval" '\n' insert 'add 1 0 1' 'insert 3' 'insert 3 4 5' \
 		'insert 3 -4' 'insert -3 4' 'insert +3 4' 'insert 3 4x' \
 		'insert 3,4' 'insert 0x 4' 'insert 0xg 4' 'insert 3 -' \
 		'insert 3 4\n\n' 'insert 3 4\ninsert 5 6\n' 'insert 3 4\0' \
@@ -242,6 +241,20 @@ test_kinds() {
 	say w/lookup 500
 	is word_replaced '500 7' "$(cat $chm/w/lookup)"
 	writes word_verify "$none" w/control verify
+	create c key=8 value=16 class=cell
+	writes cell_add_new "$none" c/control 'add 1 1 5'
+	say c/control 'fill 2 1000'
+	writes cell_add "$none" c/control 'add 1 1 0x10'
+	refuses c/control "$einval" 'add 1 2 1' 'add 1 1 -1' 'add 1 1' 'add 1 1 1 1'
+	refuses w/control "$einval" 'add 1 0 1' 'add 1000 0 1'
+	check cell_snapshot [ "$(stat_of c snapshot_bytes)" -gt 0 ]
+	say c/lookup 1
+	is cell_added '1 00000000000000001500000000000000' "$(cat $chm/c/lookup)"
+	writes cell_replace "$none" c/control 'replace 1 01000000000000000200000000000000'
+	is cell_replaced '1 01000000000000000200000000000000' "$(cat $chm/c/lookup)"
+	is cell_in_place 0 "$(stat_of c dead)"
+	writes cell_verify "$none" c/control verify
+	destroy c
 	create s key=8 value=8 reclaim=sync
 	say s/control 'fill 0 1000'
 	check sync_waits [ "$(stat_of s gp_waits)" -ge "$(stat_of s grows)" ]
