@@ -19,8 +19,8 @@ check load_unload load_unload
 insmod chm.ko || exit
 sh debugfs.sh || rc=1
 [ ! -e chm_policy.ko ] || check sample_chm_policy sample chm_policy
-for tests in chm_test chm_test_race; do
+for tests in chm_test chm_test_race chm_test_cell; do
 	check load_$tests insmod $tests.ko scale="${scale:-100}"
 done
-check unload rmmod chm_test chm_test_race chm
+check unload rmmod chm_test chm_test_race chm_test_cell chm
 exit $rc
