@@ -676,7 +676,7 @@ EXPORT_SYMBOL_GPL(chm_cell_add);
 static void chm_set_ctrl(struct chm_chunk *c, unsigned long ctrl)
 {
 	ASSERT_EXCLUSIVE_WRITER(c->ctrl);
-	/* Pairs with __chm_lookup_hashed(), chm_probe(), chm_scan_home(). */
+	/* Pairs with __chm_search_home(), chm_probe(), chm_scan_home(). */
 	smp_store_release(&c->ctrl, ctrl);
 }
 

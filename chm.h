@@ -284,8 +284,8 @@ struct chm_chunk {
  * @...: Designated initialisers of struct chm_params.
  *
  * Owns no memory until the first insertion, which reports bad parameters with
- * -EINVAL.  Has no debugfs directory.  A module that unloads
- * still calls chm_destroy().
+ * -EINVAL.  Has no debugfs directory.  A module that unloads still calls
+ * chm_destroy().
  */
 #define DEFINE_CHM(name, ...)						\
 	struct chm name = CHM_INITIALIZER(name,				\
@@ -1079,8 +1079,7 @@ void chm_stats(struct chm *map, struct chm_stats *s);
  * Tags against hashes, reachability of each pair along its probe path,
  * overflow filters, number of pairs and of DEAD slots, duplicate keys, the
  * bitmap of chunks with DEAD slots, the retired tables, and that no cell is
- * left unmerged.  What is wrong goes to
- * the kernel log.
+ * left unmerged.  What is wrong goes to the kernel log.
  *
  * Context: Process context, outside RCU readers.  Takes the map's mutex for a
  *	time in proportion to the table.

@@ -14,18 +14,17 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/hashtable.h>
 #include <linux/init.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/rculist.h>
 #include <linux/rhashtable.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/spinlock.h>
-#include <linux/vmalloc.h>
 #include <linux/xarray.h>
 
 #include "chm.h"
@@ -112,6 +111,14 @@ static __always_inline void make_value(const struct shape *s, void *value,
 
 	memset(value, 0, size);
 	memcpy(value, &i, min_t(u32, size, sizeof(i)));
+}
+
+/* Key and value, as those who have nodes keep them. */
+static __always_inline void write_pair(const struct shape *s, u8 *bytes,
+				       const void *key, const void *value)
+{
+	memcpy(bytes, key, s->chm.key_size);
+	memcpy(bytes + s->chm.key_size, value, s->chm.value_size);
 }
 
 /* The number in front of a value. */
@@ -383,10 +390,8 @@ bench_rht_make(struct table *t, const void *key, const void *value,
 {
 	struct rht_node *node = kmem_cache_alloc(t->nodes, GFP_KERNEL);
 
-	if (node) {
-		memcpy(node->bytes, key, s->chm.key_size);
-		memcpy(node->bytes + s->chm.key_size, value, s->chm.value_size);
-	}
+	if (node)
+		write_pair(s, node->bytes, key, value);
 	return node;
 }
 
@@ -538,10 +543,8 @@ bench_hlist_make(struct table *t, const void *key, const void *value,
 {
 	struct hlist_obj *obj = kmem_cache_alloc(t->nodes, GFP_KERNEL);
 
-	if (obj) {
-		memcpy(obj->bytes, key, s->chm.key_size);
-		memcpy(obj->bytes + s->chm.key_size, value, s->chm.value_size);
-	}
+	if (obj)
+		write_pair(s, obj->bytes, key, value);
 	return obj;
 }
 

@@ -98,30 +98,31 @@ static unsigned long budget(const struct chm_stats *s)
 	return max_t(unsigned long, s->bytes, SZ_1M);
 }
 
-/* Waits until the map has no retired memory; false: it never happened. */
-static bool wait_retired(struct chm *map)
+/* Waits until a figure of the map, given by its offset, is 0; false: never. */
+static bool wait_for_zero(struct chm *map, size_t figure)
 {
 	unsigned long end = jiffies + 20 * HZ;
+	struct chm_stats s = stats_of(map);
 
-	while (stats_of(map).retired_bytes) {
+	while (*(unsigned long *)((void *)&s + figure)) {
 		if (time_after(jiffies, end))
 			return false;
 		msleep(20);
+		s = stats_of(map);
 	}
 	return true;
 }
 
-/* Waits until all slots that were removed can be used again; false: never. */
+/* Waits until the map has no retired memory. */
+static bool wait_retired(struct chm *map)
+{
+	return wait_for_zero(map, offsetof(struct chm_stats, retired_bytes));
+}
+
+/* Waits until all slots that were removed can be used again. */
 static bool wait_dead(struct chm *map)
 {
-	unsigned long end = jiffies + 20 * HZ;
-
-	while (stats_of(map).dead) {
-		if (time_after(jiffies, end))
-			return false;
-		msleep(20);
-	}
-	return true;
+	return wait_for_zero(map, offsetof(struct chm_stats, dead));
 }
 
 /* Most tests map u64 to u64: key k to value_of(k). */

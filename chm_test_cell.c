@@ -692,7 +692,9 @@ static void cell_drop(void *key, void *value)
 	atomic_long_add(*(long *)value, &cell_dropped);
 }
 
-static void hold_drop(struct kunit *test, void (*remove)(struct chm *map))
+/* Updates that begin before @remove reach drop(), which runs @drops times. */
+static void hold_drop(struct kunit *test, void (*remove)(struct chm *map),
+		      int drops)
 {
 	struct chm_params p = cell_params;
 	struct task_struct *task;
@@ -709,7 +711,7 @@ static void hold_drop(struct kunit *test, void (*remove)(struct chm *map))
 	remove(map);
 	hold_end(test, h, task);
 	chm_destroy(map);
-	KUNIT_EXPECT_EQ(test, atomic_read(&cell_drops), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&cell_drops), drops);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&cell_dropped), 15);
 }
 
@@ -738,30 +740,14 @@ static void cell_remove_and_grow(struct chm *map)
 
 static void chm_cell_drop_has_all_updates(struct kunit *test)
 {
-	hold_drop(test, cell_remove_one);
-	hold_drop(test, chm_clear);
-	hold_drop(test, cell_remove_and_shrink);
+	hold_drop(test, cell_remove_one, 1);
+	hold_drop(test, chm_clear, 1);
+	hold_drop(test, cell_remove_and_shrink, 1);
 }
 
 static void chm_cell_drop_in_old_table(struct kunit *test)
 {
-	struct chm_params p = cell_params;
-	struct task_struct *task;
-	struct chm *map;
-	struct hold *h;
-	u64 key = 1;
-
-	p.drop = cell_drop;
-	atomic_set(&cell_drops, 0);
-	atomic_long_set(&cell_dropped, 0);
-	map = cell_map(test, &p);
-	KUNIT_ASSERT_EQ(test, cell_insert(map, 1, 10), 0);
-	h = hold_begin(test, map, &key, hold_update_long, &task);
-	cell_remove_and_grow(map);
-	hold_end(test, h, task);
-	chm_destroy(map);
-	KUNIT_EXPECT_EQ(test, atomic_read(&cell_drops), 2);
-	KUNIT_EXPECT_EQ(test, atomic_long_read(&cell_dropped), 15);
+	hold_drop(test, cell_remove_and_grow, 2);
 }
 
 /* === Races =============================================================== */
