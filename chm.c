@@ -119,18 +119,19 @@
 #define CHM_UPDATE		BIT(1)
 
 /*
- * The values of a table as they were when they were copied into its successor:
- * what its cells have more after a grace period is still to be added there.
+ * What was copied from a table into its successor, as it was then.  What cells
+ * have more after a grace period is still to be added there: values of CHM_CELL
+ * maps.  Others must be the same still, which CONFIG_CHM_DEBUG looks at: pairs.
  */
 struct chm_snapshot {
-	struct chm_table	*from;		/* whose values these are */
+	struct chm_table	*from;		/* what was copied */
 	size_t			bytes;		/* of all this */
 	unsigned long		merged;		/* how far, see chm_merge_begin() */
-	u8			values[] __aligned(CHM_SLOT_ALIGN); /* by slots */
+	u8			copies[] __aligned(CHM_SLOT_ALIGN); /* by slots */
 };
 
-/* At the end of each table of a CHM_CELL map. */
-struct chm_cells {
+/* At the end of each table whose map has snapshots taken. */
+struct chm_snapshots {
 	struct chm_snapshot	*pending;	/* to be merged into this table */
 	struct chm_snapshot	*spent;		/* of this table; freed with it */
 };
@@ -141,6 +142,15 @@ struct chm_place {
 	u32			chunk;
 	u32			distance;	/* from the home chunk */
 	u32			slot;
+};
+
+/* The directory of a map in debugfs. */
+struct chm_debugfs {
+	struct chm	*map;
+	struct dentry	*dir;
+	struct mutex	lock;		/* of all below */
+	bool		has_key;
+	u8		key[];		/* what the file lookup has found last */
 };
 
 /* === Parameters ========================================================== */
@@ -249,6 +259,12 @@ static u64 chm_chunks_for(const struct chm_params *p, u64 entries)
 	return max_t(u64, div_u64(slots + CHM_SLOTS - 1, CHM_SLOTS), 1);
 }
 
+/* Of what it migrates? */
+static bool chm_takes_snapshots(const struct chm_params *p)
+{
+	return p->class == CHM_CELL || IS_ENABLED(CONFIG_CHM_DEBUG);
+}
+
 static u64 chm_chunks_bytes(const struct chm_params *p, u64 nr_chunks)
 {
 	return nr_chunks * chm_stride(p->slot_size);
@@ -259,16 +275,16 @@ static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
 	u64 bytes = sizeof(struct chm_table) + chm_chunks_bytes(p, nr_chunks) +
 		    BITS_TO_LONGS((u32)nr_chunks) * sizeof(long);
 
-	if (p->class == CHM_CELL)
-		bytes += sizeof(struct chm_cells);
+	if (chm_takes_snapshots(p))
+		bytes += sizeof(struct chm_snapshots);
 	/* Chunks begin at cache lines: kmalloc() aligns only such sizes. */
 	if (bytes < PAGE_SIZE)
 		return roundup_pow_of_two((unsigned long)bytes);
 	return bytes;
 }
 
-/* Of a CHM_CELL map. */
-static struct chm_cells *chm_cells(const struct chm_table *t)
+/* Of a table whose map takes them. */
+static struct chm_snapshots *chm_snapshots(const struct chm_table *t)
 {
 	return (void *)(t->dead_chunks + BITS_TO_LONGS(t->nr_chunks));
 }
@@ -276,23 +292,43 @@ static struct chm_cells *chm_cells(const struct chm_table *t)
 /* What is still to be merged into @t, for writers; NULL: nothing. */
 static struct chm_snapshot *chm_pending(const struct chm_table *t)
 {
-	return t->p->class == CHM_CELL ? chm_cells(t)->pending : NULL;
+	return chm_takes_snapshots(t->p) ? chm_snapshots(t)->pending : NULL;
 }
 
-/* The value that was copied from slot number @nr. */
-static void *chm_snapshot_value(struct chm_snapshot *s,
-				const struct chm_params *p, unsigned long nr)
+/* What was copied from @t, and nothing is to be merged of; NULL: nothing. */
+static struct chm_snapshot *chm_spent(const struct chm_table *t)
 {
-	return s->values + nr * p->value_size;
+	return chm_takes_snapshots(t->p) ? chm_snapshots(t)->spent : NULL;
 }
 
-/* Of a table, and of what is to be freed with it. */
+/* What of a slot is noted: the value of a cell, or the whole pair. */
+static u32 chm_noted_offset(const struct chm_params *p)
+{
+	return p->class == CHM_CELL ? p->value_offset : 0;
+}
+
+static u32 chm_noted_size(const struct chm_params *p)
+{
+	return p->class == CHM_CELL ? p->value_size : p->slot_size;
+}
+
+/* What was copied from slot number @nr. */
+static void *chm_noted(struct chm_snapshot *s, const struct chm_params *p,
+		       unsigned long nr)
+{
+	return s->copies + nr * chm_noted_size(p);
+}
+
+/*
+ * Of a table, and of what is to be freed with it.  What is there for debugging
+ * alone does not count: no writer shall wait because of it.
+ */
 static size_t chm_bytes(const struct chm_table *t)
 {
 	size_t bytes = chm_table_bytes(t->p, t->nr_chunks);
 
-	if (t->p->class == CHM_CELL && chm_cells(t)->spent)
-		bytes += chm_cells(t)->spent->bytes;
+	if (t->p->class == CHM_CELL && chm_spent(t))
+		bytes += chm_spent(t)->bytes;
 	return bytes;
 }
 
@@ -311,8 +347,8 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 					       p->max_load, 100));
 	t->dead_chunks = (void *)__chm_chunk(t, nr_chunks, p);
 	bitmap_zero(t->dead_chunks, nr_chunks);
-	if (p->class == CHM_CELL)
-		*chm_cells(t) = (struct chm_cells) { };
+	if (chm_takes_snapshots(p))
+		*chm_snapshots(t) = (struct chm_snapshots) { };
 	for (i = 0; i < nr_chunks; i++) {
 		__chm_chunk(t, i, p)->ctrl = 0;
 		if (!(i % CHM_RANGE))
@@ -343,11 +379,11 @@ static struct chm_table *chm_table_alloc(const struct chm_params *p,
 	return t;
 }
 
-/* Have @fresh keep room for the values of a table of @nr_chunks. */
+/* Have @fresh keep room for what it gets from a table of @nr_chunks. */
 static int chm_snapshot_alloc(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
 {
 	u64 bytes = sizeof(struct chm_snapshot) +
-		    (u64)nr_chunks * CHM_SLOTS * fresh->p->value_size;
+		    (u64)nr_chunks * CHM_SLOTS * chm_noted_size(fresh->p);
 	struct chm_snapshot *s = chm_alloc(bytes, gfp);
 
 	if (IS_ERR(s))
@@ -355,14 +391,14 @@ static int chm_snapshot_alloc(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
 	s->from = NULL;
 	s->bytes = bytes;
 	s->merged = 0;
-	chm_cells(fresh)->pending = s;
+	chm_snapshots(fresh)->pending = s;
 	return 0;
 }
 
-static void chm_cells_free(struct chm_table *t)
+static void chm_snapshots_free(struct chm_table *t)
 {
-	kvfree(chm_cells(t)->pending);
-	kvfree(chm_cells(t)->spent);
+	kvfree(chm_snapshots(t)->pending);
+	kvfree(chm_snapshots(t)->spent);
 }
 
 /* === Lookup ============================================================== */
@@ -574,7 +610,7 @@ static void chm_sum_words(struct chm_snapshot *s, const struct chm_params *p,
 			  const void *now, const void *old, void *value)
 {
 	unsigned long slot = chm_slot_number(s->from, old);
-	const unsigned long *copied = chm_snapshot_value(s, p, slot);
+	const unsigned long *copied = chm_noted(s, p, slot);
 	u32 words = p->value_size / sizeof(long);
 	u32 i;
 
@@ -596,7 +632,7 @@ static void chm_sum_merged(struct chm_snapshot *s, const struct chm_params *p,
 
 	while (!chm_is_merged(s, slot)) {
 		__chm_copy_cell(value, now, p);
-		p->merge(value, old, chm_snapshot_value(s, p, slot));
+		p->merge(value, old, chm_noted(s, p, slot));
 		if (chm_still_unmerged(s, slot))
 			return;
 	}
@@ -615,7 +651,7 @@ static void chm_sum_cell(const struct chm_table *t, const void *key,
 	 * O10: acquire.  Pairs with the release in chm_merge(): if nothing is
 	 * pending, all is in the new cell.
 	 */
-	s = smp_load_acquire(&chm_cells(t)->pending);
+	s = smp_load_acquire(&chm_snapshots(t)->pending);
 	if (s)
 		old = __chm_lookup_hashed(s->from, key,
 					  __chm_hash(s->from, key, p), p);
@@ -1015,9 +1051,69 @@ static void chm_free_table(const struct chm_params *p, struct chm_table *t)
 		if (!(i % CHM_RANGE))
 			cond_resched();
 	}
-	if (p->class == CHM_CELL)
-		chm_cells_free(t);
+	if (chm_takes_snapshots(p))
+		chm_snapshots_free(t);
 	kvfree(t);
+}
+
+/* --- What readers changed --- */
+
+static const char *chm_name(const struct chm *map)
+{
+	lockdep_assert_held(&map->lock);
+	if (!map->debugfs || IS_ERR(map->debugfs->dir))
+		return "unnamed";
+	return map->debugfs->dir->d_name.name;
+}
+
+/* Readers wrote to the pair at @now, which was as @then when it was copied. */
+static void chm_report_changed(const struct chm *map, const u8 *now,
+			       const u8 *then)
+{
+	const struct chm_params *p = &map->p;
+	u32 first = 0, n, offset;
+
+	while (now[first] == then[first])
+		first++;
+	n = min(p->value_offset + p->value_size - first, 16U);
+	while (now[first + n - 1] == then[first + n - 1])
+		n--;
+	offset = first < p->value_offset ? first : first - p->value_offset;
+	WARN(1, "chm: map %s (%ps), key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
+	     chm_name(map), map, min(p->key_size, 64U), then, offset,
+	     first < p->value_offset ? "key" : "value",
+	     n, then + first, n, now + first);
+}
+
+/*
+ * Its grace period is over, so @t is final: is each pair what was copied?  Cells
+ * were merged instead.  The first pair is reported, the others are counted.
+ */
+static void chm_check_frozen(struct chm *map, const struct chm_table *t)
+{
+	const struct chm_params *p = &map->p;
+	u32 size = p->value_offset + p->value_size;
+	struct chm_snapshot *s = chm_spent(t);
+	u32 i;
+
+	if (!s || p->class == CHM_CELL)
+		return;
+	for (i = 0; i < t->nr_chunks; i++) {
+		struct chm_chunk *c = __chm_chunk(t, i, p);
+		unsigned long mask = chm_match_full(c->ctrl);
+		u32 slot;
+
+		chm_for_each_match(slot, mask) {
+			void *now = __chm_slot(t, c, slot, p);
+			void *then = chm_noted(s, p, (unsigned long)i *
+					       CHM_SLOTS + slot);
+
+			if (memcmp(now, then, size) && !map->events.changed++)
+				chm_report_changed(map, now, then);
+		}
+		if (!(i % CHM_RANGE))
+			cond_resched();
+	}
 }
 
 /* Free retired tables, oldest first; those that must wait only if @all. */
@@ -1032,6 +1128,7 @@ static void chm_free_retired(struct chm *map, bool all)
 			break;
 		list_del(&t->retired);
 		map->retired_bytes -= chm_bytes(t);
+		chm_check_frozen(map, t);
 		chm_free_table(&map->p, t);
 	}
 }
@@ -1105,18 +1202,35 @@ static void chm_reclaim_work(struct work_struct *work)
 
 /* === Growth ============================================================== */
 
-/* Bitwise, or by clone(): a second copy of the pair at @from. */
-static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
-			 gfp_t gfp)
+/* All of a pair, bitwise; of a cell, each word as it is at some moment. */
+static void chm_copy_bitwise(const struct chm_params *p, void *to,
+			     const void *from)
 {
-	int ret;
-
 	if (p->class == CHM_CELL) {
 		chm_copy_bytes(to, from, p->key_size);
 		__chm_copy_cell(to + p->value_offset, from + p->value_offset, p);
-		return 0;
+		return;
 	}
+	/*
+	 * Have KCSAN report whoever writes to a pair in a table, be it with
+	 * an atomic: what comes after this copy is lost.
+	 */
+	__kcsan_check_access(from, p->slot_size, KCSAN_ACCESS_ASSERT);
 	chm_copy_bytes(to, from, p->slot_size);
+}
+
+/*
+ * A second copy of the pair at @from, bitwise or by clone().
+ * @noted: Receives what of the slot a snapshot keeps; NULL: none is taken.
+ */
+static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
+			 void *noted, gfp_t gfp)
+{
+	int ret;
+
+	chm_copy_bitwise(p, to, from);
+	if (noted)
+		memcpy(noted, to + chm_noted_offset(p), chm_noted_size(p));
 	if (p->class != CHM_CLONE)
 		return 0;
 	ret = p->clone(to, to + p->value_offset, from,
@@ -1125,12 +1239,9 @@ static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
 	return ret > 0 || ret == -EAGAIN ? -ENOMEM : ret;
 }
 
-/*
- * Copy one pair into @to, which is private: no order is needed yet (O6).
- * @copied: Receives the value as it is in the copy, for CHM_CELL; else NULL.
- */
+/* Copy one pair into @to, which is private: no order is needed yet (O6). */
 static int chm_migrate_pair(const struct chm_params *p, struct chm_table *to,
-			    void *pair, void *copied, gfp_t gfp)
+			    void *pair, void *noted, gfp_t gfp)
 {
 	u64 hash = __chm_hash(to, pair, p);
 	struct chm_place at;
@@ -1138,12 +1249,9 @@ static int chm_migrate_pair(const struct chm_params *p, struct chm_table *to,
 
 	if (WARN_ON_ONCE(!chm_find_empty(to, hash, p, &at)))
 		return -EUCLEAN;
-	ret = chm_copy_pair(p, chm_place_slot(to, &at), pair, gfp);
+	ret = chm_copy_pair(p, chm_place_slot(to, &at), pair, noted, gfp);
 	if (ret)
 		return ret;
-	if (copied)
-		memcpy(copied, chm_place_slot(to, &at) + p->value_offset,
-		       p->value_size);
 	at.c->ctrl = chm_tag_set(at.c->ctrl, at.slot, chm_tag(hash));
 	if (unlikely(at.distance)) {
 		chm_raise_overflow(to, hash, 0, at.distance, p);
@@ -1168,10 +1276,9 @@ static int chm_migrate_range(const struct chm_params *p, struct chm_table *to,
 		u32 slot;
 
 		chm_for_each_match(slot, mask) {
-			void *copied = s ? chm_snapshot_value(s, p, nr + slot) :
-					   NULL;
+			void *noted = s ? chm_noted(s, p, nr + slot) : NULL;
 			void *pair = __chm_slot(from, c, slot, p);
-			int ret = chm_migrate_pair(p, to, pair, copied, gfp);
+			int ret = chm_migrate_pair(p, to, pair, noted, gfp);
 
 			if (ret)
 				return ret;
@@ -1269,7 +1376,7 @@ static void chm_merge_pair(struct chm_snapshot *s, unsigned long slot,
 			   const struct chm_table *to, const void *pair)
 {
 	const struct chm_params *p = to->p;
-	const void *copied = chm_snapshot_value(s, p, slot);
+	const void *copied = chm_noted(s, p, slot);
 	const void *now = pair + p->value_offset;
 	u32 words = p->value_size / sizeof(long);
 	struct chm_place at;
@@ -1316,21 +1423,30 @@ static void chm_merge_pairs(struct chm_snapshot *s, const struct chm_table *to)
  */
 static void chm_merge(struct chm *map, struct chm_table *to)
 {
-	struct chm_snapshot *s = chm_pending(to);
-
 	/*
 	 * O9: the old cells are final: whoever found them has ended.  Without
 	 * this an update that is still to come would be lost.
 	 */
 	chm_wait_for_readers(map);
-	chm_merge_pairs(s, to);
+	chm_merge_pairs(chm_pending(to), to);
+}
+
+/* Merge what was noted while @to was built, if it is for that, and put it away. */
+static void chm_end_snapshot(struct chm *map, struct chm_table *to)
+{
+	struct chm_snapshot *s = chm_pending(to);
+
+	if (!s)
+		return;
+	if (map->p.class == CHM_CELL)
+		chm_merge(map, to);
 	/*
 	 * O10: release: who sees nothing pending sees all of it merged.  Pairs
 	 * with chm_sum_cell().  Readers may have seen @s before: it goes with
 	 * the old table, whose cookie is taken after this (O7).
 	 */
-	smp_store_release(&chm_cells(to)->pending, NULL);
-	chm_cells(s->from)->spent = s;
+	smp_store_release(&chm_snapshots(to)->pending, NULL);
+	chm_snapshots(s->from)->spent = s;
 	map->events.snapshot_bytes = s->bytes;
 }
 
@@ -1353,8 +1469,8 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 	if (!old)
 		return;
 	chm_count_migration(map, old->nr_chunks, fresh ? fresh->nr_chunks : 0);
-	if (fresh && chm_pending(fresh))
-		chm_merge(map, fresh);
+	if (fresh)
+		chm_end_snapshot(map, fresh);
 	chm_retire(map, old);
 }
 
@@ -1369,7 +1485,7 @@ static void chm_prepare_snapshot(struct chm_table *fresh, struct chm_table *old)
 		s->from = old;
 		return;
 	}
-	chm_cells(fresh)->pending = NULL;
+	chm_snapshots(fresh)->pending = NULL;
 	kvfree(s);
 }
 
@@ -1439,7 +1555,7 @@ static struct chm_table *chm_build_table(const struct chm *map, u64 nr_chunks,
 	struct chm_table *fresh = chm_table_alloc(&map->p, nr_chunks, gfp);
 	int ret;
 
-	if (IS_ERR(fresh) || map->p.class != CHM_CELL || !old_chunks)
+	if (IS_ERR(fresh) || !chm_takes_snapshots(&map->p) || !old_chunks)
 		return fresh;
 	ret = chm_snapshot_alloc(fresh, old_chunks, gfp);
 	if (!ret)
@@ -2469,11 +2585,7 @@ static void chm_check_totals(struct chm_check *check)
 /* Whoever replaced a table has merged all cells before it let go of the lock. */
 static void chm_check_cells(struct chm_check *check)
 {
-	const struct chm_table *t = check->t;
-
-	if (t->p->class != CHM_CELL)
-		return;
-	if (chm_cells(t)->pending || chm_cells(t)->spent)
+	if (chm_pending(check->t) || chm_spent(check->t))
 		chm_complain(check, "cells unmerged");
 }
 
@@ -2563,15 +2675,6 @@ EXPORT_SYMBOL_GPL(chm_verify);
  * that come later, all but release().  So whatever opens, reads and writes may
  * rely on its map; release() must not look at it.
  */
-
-/* The directory of a map. */
-struct chm_debugfs {
-	struct chm	*map;
-	struct dentry	*dir;
-	struct mutex	lock;		/* of all below */
-	bool		has_key;
-	u8		key[];		/* what the file lookup has found last */
-};
 
 /* A map made by a command. */
 struct chm_created {
@@ -3228,6 +3331,7 @@ static int chm_stats_show(struct seq_file *m, void *v)
 	seq_printf(m, "migrated: %lu\n", s.migrated);
 	seq_printf(m, "migrated_ns: %llu\n", s.migrated_ns);
 	seq_printf(m, "snapshot_bytes: %lu\n", s.snapshot_bytes);
+	seq_printf(m, "changed: %lu\n", s.changed);
 	seq_printf(m, "retired_bytes: %lu\n", s.retired_bytes);
 	seq_printf(m, "gp_waits: %lu\n", s.gp_waits);
 	seq_printf(m, "reseeds: %lu\n", s.reseeds);
@@ -3354,8 +3458,10 @@ static void chm_debugfs_remove(struct chm *map)
 
 	if (!d)
 		return;
+	mutex_lock(&map->lock);
 	/* Ends what takes long.  Pairs with READ_ONCE() in chm_fill(). */
 	WRITE_ONCE(map->debugfs, NULL);
+	mutex_unlock(&map->lock);
 	debugfs_remove(d->dir);
 	mutex_destroy(&d->lock);
 	kfree(d);

@@ -159,8 +159,11 @@ struct chm_params {
  * @rehashes: Migrations into a table with as many chunks.
  * @migrated: Pairs moved by the last migration.
  * @migrated_ns: Nanoseconds that moving them took.
- * @snapshot_bytes: CHM_CELL: bytes that the last migration needed besides the
- *	tables; part of @retired_bytes until the old table is freed.
+ * @snapshot_bytes: Bytes that the last migration needed besides the tables: for
+ *	CHM_CELL, part of @retired_bytes until the old table is freed; for others,
+ *	only with CONFIG_CHM_DEBUG.
+ * @changed: Pairs that readers wrote to while they were copied, other than in
+ *	CHM_CELL maps; only looked for with CONFIG_CHM_DEBUG.
  * @retired_bytes: Bytes of replaced tables that are not freed yet.
  * @gp_waits: Grace periods that a writer waited for.
  * @reseeds: Rehashes with a fresh seed because of long probe runs.
@@ -181,6 +184,7 @@ struct chm_stats {
 	unsigned long	migrated;
 	u64		migrated_ns;
 	unsigned long	snapshot_bytes;
+	unsigned long	changed;
 	unsigned long	retired_bytes;
 	unsigned long	gp_waits;
 	unsigned long	reseeds;
@@ -230,7 +234,7 @@ struct chm {
 
 /*
  * One buffer: this header, nr_chunks chunks, a bitmap of the chunks that have
- * DEAD slots, and for CHM_CELL a struct chm_cells.  A lookup reads the first
+ * DEAD slots, and for CHM_CELL a struct chm_snapshots.  A lookup reads the first
  * line of the header and no more.
  */
 struct chm_table {

@@ -64,7 +64,7 @@ test_create() {
 reclaim: deferred,max_load: 75,growth: 200,min_entries: 10,max_entries: 100000," \
 		"$(sed 9q $chm/m/stats | tr '\n' ,)"
 	is stats "entries chunks slots load bytes displaced longest_probe dead grows \
-shrinks rehashes migrated migrated_ns snapshot_bytes retired_bytes gp_waits reseeds failed_allocs \
+shrinks rehashes migrated migrated_ns snapshot_bytes changed retired_bytes gp_waits reseeds failed_allocs \
 walks " "$(sed -n '10,$s/:.*//p' $chm/m/stats | tr '\n' ' ')"
 	is all_zero '0 0.0' "$(sed -n '10,$s/.*: //p' $chm/m/stats | sort -u |
 		tr '\n' ' ' | sed 's/ $//')"
