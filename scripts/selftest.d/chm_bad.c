@@ -6,14 +6,16 @@
  */
 
 #include <kunit/test.h>
+#include <linux/cpumask.h>
 #include <linux/delay.h>
+#include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 
 static char *fault = "none";
 module_param(fault, charp, 0444);
-MODULE_PARM_DESC(fault, "case, skip, warn, oops, hang, leak, uaf, lockdep or none");
+MODULE_PARM_DESC(fault, "case, skip, warn, oops, hang, leak, uaf, lockdep, race or none");
 
 static DEFINE_SPINLOCK(lock_a);
 static DEFINE_SPINLOCK(lock_b);
@@ -48,6 +50,32 @@ static void invert_locks(void)
 	spin_unlock(&lock_b);
 }
 
+static int count(void *counter)
+{
+	while (!kthread_should_stop()) {
+		++*(unsigned long *)counter;
+		cond_resched();
+	}
+	return 0;
+}
+
+static void race(struct kunit *test)
+{
+	struct task_struct *tasks[2];
+	unsigned long counter = 0;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		tasks[i] = kthread_create(count, &counter, "chm_bad/%d", i);
+		KUNIT_ASSERT_FALSE(test, IS_ERR(tasks[i]));
+		kthread_bind(tasks[i], i);
+		wake_up_process(tasks[i]);
+	}
+	msleep(1000);
+	for (i = 0; i < 2; i++)
+		kthread_stop(tasks[i]);
+}
+
 static void misbehave(struct kunit *test)
 {
 	if (!strcmp(fault, "case"))
@@ -66,6 +94,8 @@ static void misbehave(struct kunit *test)
 		use_after_free();
 	else if (!strcmp(fault, "lockdep"))
 		invert_locks();
+	else if (!strcmp(fault, "race"))
+		race(test);
 }
 
 static void behave(struct kunit *test)
