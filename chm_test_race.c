@@ -855,7 +855,10 @@ static unsigned int race_ms(void)
 	return 1000 * max(scale, 50U) / 100;
 }
 
-/* Has everything happened that must, often enough to mean something? */
+/*
+ * Has everything happened that must, often enough to mean something?  Workers go
+ * on counting meanwhile: the figures need not be the latest.
+ */
 static bool race_enough(const struct race *r)
 {
 	const struct chm_stats *s = &r->stats;
@@ -866,10 +869,10 @@ static bool race_enough(const struct race *r)
 	for (i = 0; i < RACE_WORKERS && r->spec->roles[i].step; i++) {
 		const struct race_worker *w = &r->workers[i];
 
-		if (w->lookups + w->writes + w->rounds < 10)
+		if (data_race(w->lookups + w->writes + w->rounds) < 10)
 			return false;
-		lookups += w->lookups;
-		hits += w->hits;
+		lookups += data_race(w->lookups);
+		hits += data_race(w->hits);
 	}
 	return (!lookups || hits > 200) &&
 	       (!(must & RACE_GROWS) || s->grows > 1) &&

@@ -78,20 +78,24 @@ build_modules() {
 	done
 }
 
-# run_unit plain|debug KDIR OUT LOG: boot the modules of OUT for scripts/guest/
-# unit.sh; prints and returns the verdict.  The debug kernel is up to 100 times
-# slower, hence the scale (percent) of its tests.
+# run_unit plain|debug|kcsan KDIR OUT LOG: boot the modules of OUT for scripts/
+# guest/unit.sh; prints and returns the verdict.  The debug kernel is up to 100
+# times slower, KCSAN 10 times, hence the scale (percent) of the tests.
 run_unit() {
 	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} scale=100 judge=()
+	local checks=236
 
 	files=("$out"/chm*.ko "$out"/samples/*/*.ko "$root/scripts/guest/debugfs.sh")
 	# A table past kvmalloc()'s limit takes a guest of more than 4 GiB.
 	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
-	[ "$kind" = plain ] || { mem=1G scale=10 judge=(--debug); }
+	case $kind in
+	debug) mem=1G scale=10 judge=(--debug) ;;
+	kcsan) mem=1G scale=10 checks=237 ;;
+	esac
 	"$root/scripts/qemu" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
 		-l "$log" -m "$mem" -t "${TIMEOUT:-600}" -a "scale=$scale" \
 		"${files[@]}"
-	"$root/scripts/judge" "${judge[@]}" --min-checks 235 \
+	"$root/scripts/judge" "${judge[@]}" --min-checks $checks \
 		--min-tests "$(count_cases "$out"/chm_test*.c)" "$log"
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Job of the plain and debug guests: every test that chm has, but the smoke
-# test.  $scale (percent, from the kernel command line) sizes the long ones.
+# Job of the plain, debug and kcsan guests: every test that chm has, but the
+# smoke test.  $scale (percent, from the kernel command line) sizes the long ones.
 
 . ./check.sh
 
@@ -15,12 +15,24 @@ load_unload() {
 
 sample() { insmod "$1.ko" && rmmod "$1"; }
 
+# Reports come out by themselves; few watchpoints would mean that few can.
+watched() {
+	grep -E '^(setup_watchpoints|data_races|assert_failures):' $kcsan
+	[ "$(sed -n 's/^setup_watchpoints: //p' $kcsan)" -ge 200000 ]
+}
+
+kcsan=/sys/kernel/debug/kcsan
+[ ! -e $kcsan ] || echo on >$kcsan
 check load_unload load_unload
 insmod chm.ko || exit
 sh debugfs.sh || rc=1
 [ ! -e chm_policy.ko ] || check sample_chm_policy sample chm_policy
-for tests in chm_test chm_test_race chm_test_cell; do
+for tests in chm_test chm_test_race chm_test_cell chm_test_sound; do
+	# The last one has a race that must be seen: look eight times as often.
+	[ ! -e $kcsan ] || [ $tests != chm_test_sound ] ||
+		echo 500 >/sys/module/kcsan/parameters/skip_watch
 	check load_$tests insmod $tests.ko scale="${scale:-100}"
 done
-check unload rmmod chm_test chm_test_race chm_test_cell chm
+check unload rmmod chm_test chm_test_race chm_test_cell chm_test_sound chm
+[ ! -e $kcsan ] || check kcsan_watchpoints watched
 exit $rc
