@@ -883,10 +883,11 @@ int __must_check chm_cell_upsert_add(struct chm *map, const void *key,
  * @value: Receives @value_size bytes if the key is present; else untouched.  In
  *	maps with merge() aligned as the value's type is.
  *
- * Exact at every moment, also while the table is being replaced: each word has
- * all updates that ended before this call began, each once, and of those that
- * go on meanwhile some.  So a word that is only added to never goes backwards
- * from one call to another.  Words are read one after the other.
+ * Exact, also while the table is being replaced: each word has all updates that
+ * ended before this call began, each once, and of those that go on meanwhile
+ * some.  So a word that is only added to never goes backwards from one call to
+ * another.  Which some is not said: +1 by one thread and then -1 by another, both
+ * during the call, may read as -1.  Words are read one after the other.
  *
  * Reads twice while the old copy of a word is being merged into the new one,
  * and waits for that one addition (with merge(): call), which another CPU makes

@@ -855,10 +855,14 @@ static unsigned int race_ms(void)
 	return 1000 * max(scale, 50U) / 100;
 }
 
-/*
- * Has everything happened that must, often enough to mean something?  Workers go
- * on counting meanwhile: the figures need not be the latest.
- */
+/* What a worker has counted so far. */
+static unsigned long race_count(const unsigned long *count)
+{
+	/* It counts on, without telling: any figure of late will do. */
+	return data_race(*count);
+}
+
+/* Has everything happened that must, often enough to mean something? */
 static bool race_enough(const struct race *r)
 {
 	const struct chm_stats *s = &r->stats;
@@ -869,10 +873,11 @@ static bool race_enough(const struct race *r)
 	for (i = 0; i < RACE_WORKERS && r->spec->roles[i].step; i++) {
 		const struct race_worker *w = &r->workers[i];
 
-		if (data_race(w->lookups + w->writes + w->rounds) < 10)
+		if (race_count(&w->lookups) + race_count(&w->writes) +
+		    race_count(&w->rounds) < 10)
 			return false;
-		lookups += data_race(w->lookups);
-		hits += data_race(w->hits);
+		lookups += race_count(&w->lookups);
+		hits += race_count(&w->hits);
 	}
 	return (!lookups || hits > 200) &&
 	       (!(must & RACE_GROWS) || s->grows > 1) &&

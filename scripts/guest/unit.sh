@@ -17,8 +17,8 @@ sample() { insmod "$1.ko" && rmmod "$1"; }
 
 # Reports come out by themselves; few watchpoints would mean that few can.
 watched() {
-	grep -E '^(setup_watchpoints|data_races|assert_failures):' $kcsan
-	[ "$(sed -n 's/^setup_watchpoints: //p' $kcsan)" -ge 200000 ]
+	grep -E '^(setup_watchpoints|data_races|assert_failures):' "$kcsan"
+	[ "$(sed -n 's/^setup_watchpoints: //p' "$kcsan")" -ge 200000 ]
 }
 
 kcsan=/sys/kernel/debug/kcsan
