@@ -117,6 +117,7 @@
 /* What chm_store() may do about a key. */
 #define CHM_CREATE		BIT(0)
 #define CHM_UPDATE		BIT(1)
+#define CHM_ZEROES		BIT(2)	/* no value: all its bytes are zero */
 
 /*
  * What was copied from a table into its successor, as it was then.  What cells
@@ -912,7 +913,7 @@ static void chm_write_slot(void *slot, const void *key, const void *value,
 			   const struct chm_params *p)
 {
 	chm_copy_bytes(slot, key, p->key_size);
-	/* NULL: zeroes, for chm_cell_upsert_add(). */
+	/* See CHM_ZEROES. */
 	if (value)
 		chm_copy_bytes(slot + p->value_offset, value, p->value_size);
 	else
@@ -1966,6 +1967,8 @@ static int chm_store_locked(struct chm *map, const void *key,
 {
 	int ret = chm_start(map);
 
+	if (!ret && !value && map->p.value_size && !(how & CHM_ZEROES))
+		ret = -EINVAL;
 	while (!ret) {
 		ret = chm_try_store(map, key, value, how);
 		if (ret != -EAGAIN && ret != -EBUSY)
@@ -2031,10 +2034,11 @@ int chm_cell_upsert_add(struct chm *map, const void *key, unsigned int i,
 	chm_assert_writer();
 	/* Again if somebody inserts or removes the key in between. */
 	while ((ret = chm_cell_add(map, key, i, n)) == -ENOENT) {
-		ret = chm_check_add(map, i) ?: chm_insert(map, key, NULL, gfp);
-		if (ret && ret != -EEXIST)
+		ret = chm_check_add(map, i) ?:
+		      chm_store(map, key, NULL, CHM_CREATE | CHM_ZEROES, gfp);
+		if (ret < 0 && ret != -EEXIST)
 			return ret;
-		inserted |= !ret;
+		inserted |= ret > 0;
 	}
 	return ret ?: inserted;
 }

@@ -904,7 +904,7 @@ bool chm_cell_read(struct chm *map, const void *key, void *value);
  * chm_insert() - Add a pair whose key is absent.
  * @map: The map.
  * @key: @key_size bytes, copied.
- * @value: @value_size bytes, copied.
+ * @value: @value_size bytes, copied; NULL only if that is 0.
  * @gfp: For the new table, should one be needed.
  *
  * On failure the map is as it was (G6) and the caller still owns what the pair
@@ -921,7 +921,7 @@ bool chm_cell_read(struct chm *map, const void *key, void *value);
  * * %-ENOMEM	- a table was needed and could not be allocated
  * * another	- what clone() returned while the pairs were moved to a table
  * * %-E2BIG	- the map is at @max_entries, or at what chm can address
- * * %-EINVAL	- DEFINE_CHM() with bad parameters
+ * * %-EINVAL	- DEFINE_CHM() with bad parameters, or no value
  */
 int __must_check chm_insert(struct chm *map, const void *key,
 			    const void *value, gfp_t gfp);

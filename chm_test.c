@@ -2085,6 +2085,36 @@ static void chm_insert_new_and_present(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Zeroes for want of a value are for chm_cell_upsert_add() alone. */
+static void chm_insert_without_value(struct kunit *test)
+{
+	static const struct chm_params params[] = {
+		{ .key_size = 8, .value_size = sizeof(long) },
+		{ .key_size = 8, .value_size = sizeof(long), .class = CHM_WORD },
+		{ .key_size = 8, .value_size = sizeof(long), .class = CHM_CELL },
+	};
+	u64 key = 5;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(params); i++) {
+		struct chm *map = test_map(test, &params[i]);
+		long value = 7;
+
+		KUNIT_EXPECT_EQ(test, chm_insert(map, &key, NULL, GFP_KERNEL),
+				-EINVAL);
+		KUNIT_EXPECT_EQ(test, chm_count(map), 0);
+		KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &value, GFP_KERNEL),
+				0);
+		KUNIT_EXPECT_EQ(test, chm_replace(map, &key, NULL, GFP_KERNEL),
+				-EINVAL);
+		KUNIT_EXPECT_EQ(test, chm_upsert(map, &key, NULL, GFP_KERNEL),
+				-EINVAL);
+		value = 0;
+		KUNIT_EXPECT_TRUE(test, chm_get(map, &key, &value));
+		KUNIT_EXPECT_EQ(test, value, 7);
+	}
+}
+
 static void chm_insert_copies_its_arguments(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
@@ -2479,6 +2509,7 @@ static void chm_count_follows_every_call(struct kunit *test)
 
 static struct kunit_case chm_update_cases[] = {
 	KUNIT_CASE(chm_insert_new_and_present),
+	KUNIT_CASE(chm_insert_without_value),
 	KUNIT_CASE(chm_insert_copies_its_arguments),
 	KUNIT_CASE(chm_insert_beyond_max_entries),
 	KUNIT_CASE_PARAM(chm_update_with_each_size, key_size_gen_params),
