@@ -749,8 +749,10 @@ bool chm_get(struct chm *map, const void *key, void *value);
  * @n: How many; any number.
  * @values: Receives @n pointers: the value of each key, or NULL.
  *
- * Each key is looked up as by chm_lookup(), all in one table.  Chunks are
- * prefetched in batches of 32 keys, as in DPDK's rte_hash_lookup_bulk().
+ * Each key is looked up as by chm_lookup(), all in one table, but in any order:
+ * one call may find a pair and miss one that was inserted before it, and, if a
+ * key is given twice, find the newer value first.  Chunks are prefetched in
+ * batches of 32 keys, as in DPDK's rte_hash_lookup_bulk().
  *
  * Context: As chm_lookup().
  * Return: How many keys are present.
