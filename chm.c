@@ -380,11 +380,17 @@ static struct chm_table *chm_table_alloc(const struct chm_params *p,
 	return t;
 }
 
+/* Of what is noted of a table of @nr_chunks. */
+static u64 chm_snapshot_bytes(const struct chm_params *p, u32 nr_chunks)
+{
+	return sizeof(struct chm_snapshot) +
+	       (u64)nr_chunks * CHM_SLOTS * chm_noted_size(p);
+}
+
 /* Have @fresh keep room for what it gets from a table of @nr_chunks. */
 static int chm_snapshot_alloc(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
 {
-	u64 bytes = sizeof(struct chm_snapshot) +
-		    (u64)nr_chunks * CHM_SLOTS * chm_noted_size(fresh->p);
+	u64 bytes = chm_snapshot_bytes(fresh->p, nr_chunks);
 	struct chm_snapshot *s = chm_alloc(bytes, gfp);
 
 	if (IS_ERR(s))
@@ -1160,14 +1166,20 @@ static void chm_wait(struct chm *map)
 	}
 }
 
-/* What retired tables may take before a writer waits for their readers. */
+/*
+ * What retired tables may take before a writer waits for their readers: as much
+ * as the active one would, with a snapshot if it is one of cells.
+ */
 static size_t chm_retired_budget(const struct chm *map)
 {
 	const struct chm_table *t = chm_table(map);
+	size_t bytes = t ? chm_bytes(t) : 0;
 
 	if (map->p.reclaim == CHM_SYNC)
 		return 0;
-	return max_t(size_t, t ? chm_bytes(t) : 0, CHM_RETIRED_MIN);
+	if (t && t->p->class == CHM_CELL)
+		bytes += chm_snapshot_bytes(t->p, t->nr_chunks);
+	return max_t(size_t, bytes, CHM_RETIRED_MIN);
 }
 
 /* Hand over a table that was just replaced (G10). */

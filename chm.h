@@ -72,7 +72,8 @@ enum chm_class {
 /**
  * enum chm_reclaim - Who waits for the grace period of a replaced table.
  * @CHM_DEFERRED: A work item; a writer only when the retired tables would
- *	exceed the larger of the active table and 1 MiB.  The default.
+ *	exceed the larger of the active table (CHM_CELL: and a snapshot of its
+ *	values) and 1 MiB.  The default.
  * @CHM_SYNC: The writer that replaced it, holding the map's mutex.
  */
 enum chm_reclaim {

@@ -386,6 +386,22 @@ static void chm_cell_accounts_for_snapshots(struct kunit *test)
 	chm_destroy(map);
 }
 
+/* A table that grows, and its snapshot, are not too much to be retired. */
+static void chm_cell_growth_waits_once(struct kunit *test)
+{
+	struct chm *map = cell_map(test, &cell_params);
+	struct chm_stats before, s;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100000, GFP_KERNEL), 0);
+	chm_stats(map, &before);
+	KUNIT_EXPECT_GT(test, before.bytes, 1UL << 20);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 140000, GFP_KERNEL), 0);
+	chm_stats(map, &s);
+	KUNIT_EXPECT_EQ(test, s.gp_waits, before.gp_waits + 1);
+	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
+	chm_destroy(map);
+}
+
 /* === A reader that holds on ============================================== */
 
 /*
@@ -1577,6 +1593,7 @@ static struct kunit_case chm_cell_cases[] = {
 	KUNIT_CASE(chm_cell_walks),
 	KUNIT_CASE(chm_cell_typed),
 	KUNIT_CASE(chm_cell_accounts_for_snapshots),
+	KUNIT_CASE(chm_cell_growth_waits_once),
 	KUNIT_CASE(chm_cell_growth_merges),
 	KUNIT_CASE(chm_cell_shrinking_merges),
 	KUNIT_CASE(chm_cell_sync_growth_merges),
