@@ -234,6 +234,7 @@ servers() {
 	ip link set lo up
 	mkdir /www
 	echo hello >/www/page
+	dd if=/dev/zero of=/www/big bs=1M count=4 2>/dev/null
 	httpd -p 8080 -h /www
 	httpd -p 8081 -h /www
 }
@@ -269,6 +270,67 @@ others() {
 	is sample_unchanged "$(stat_of chm_policy entries)" 1
 }
 
+# === The other sample ===
+
+lo_counts() { (cd /sys/class/net/lo/statistics && cat rx_packets rx_bytes); }
+
+# Packets and bytes of lo since the module is there
+lo_since() {
+	# shellcheck disable=SC2046,SC2086 # four words
+	set -- $lo_before $(lo_counts)
+	echo "packets $(($3 - $1)) bytes $(($4 - $2))"
+}
+
+# totals_of NAME: "packets N bytes N"
+totals_of() { sed -n "s/^$1: //p" totals; }
+
+# exact NAME: everything is counted, once
+exact() {
+	run 'cat totals'
+	echo "lo has had: $(lo_since)"
+	is "$1" "$(totals_of total)" "$(lo_since)"
+}
+
+flows() {
+	heading "The other sample: packets are counted in the map itself"
+	lo_before=$(lo_counts)
+	done_by insmod_flows 'insmod /chm_flows.ko'
+	echo "# cd /sys/kernel/debug/chm_flows"
+	cd /sys/kernel/debug/chm_flows || exit
+	echo "Downloads, pings and probes of many ports, IPv4 and IPv6, all at once:"
+	done_by traffic 'sh /traffic.sh'
+	run "grep -E '^(entries|grows|bytes)' $chm/chm_flows/stats"
+	check flows_grew [ "$(stat_of chm_flows grows)" -ge 10 ]
+	check flows_many [ "$(stat_of chm_flows entries)" -ge 2000 ]
+	run 'grep -vE "^(17|58) .* packets 1 " flows | head -n 8'
+	check flows_listed [ -n "$out" ]
+	exact flows_exact
+}
+
+# Flows that are expired at once begin anew with their next packet.
+expire() {
+	heading "Idle flows expire, and none of their packets goes uncounted"
+	echo "# sh /traffic.sh & while :; do echo 1 > expire; done"
+	sh /traffic.sh &
+	while kill -0 $! 2>/dev/null; do
+		echo 1 >expire
+		usleep 50000
+	done
+	exact expire_exact
+	echo "Idle is what has had no packet from one time to the next."
+	done_by expire_mark 'echo 1 > expire'
+	done_by expire 'echo 1 > expire'
+	exact expired_exact
+	is expired_live "$(totals_of live)" "packets 0 bytes 0"
+	is expired_entries "$(stat_of chm_flows entries)" 0
+	cd / || exit
+	sh /traffic.sh 200 &
+	sleep 1
+	done_by rmmod_flows 'rmmod chm_flows'
+	check amid_traffic kill -0 $!
+	wait
+}
+
 unload() {
 	heading "Away with it"
 	cd / || exit
@@ -296,4 +358,6 @@ rebuild
 memory
 policy
 others
+flows
+expire
 unload

@@ -26,7 +26,9 @@ kcsan=/sys/kernel/debug/kcsan
 check load_unload load_unload
 insmod chm.ko || exit
 sh debugfs.sh || rc=1
-[ ! -e chm_policy.ko ] || check sample_chm_policy sample chm_policy
+for ko in chm_policy chm_flows; do
+	[ ! -e $ko.ko ] || check sample_$ko sample $ko
+done
 for tests in chm_test chm_test_race chm_test_cell chm_test_sound; do
 	# The last one has a race that must be seen: look eight times as often.
 	[ ! -e $kcsan ] || [ $tests != chm_test_sound ] ||
