@@ -78,6 +78,16 @@ build_modules() {
 	done
 }
 
+# build_unit plain|debug|kcsan KDIR SRC OUT: where time matters less, chm looks for
+# pairs that readers write to, as well.
+build_unit() {
+	local kind=$1 debug=y
+
+	shift
+	[ "$kind" != plain ] || debug=
+	build_modules "$@" CONFIG_CHM_DEBUG=$debug
+}
+
 # run_unit plain|debug|kcsan KDIR OUT LOG: boot the modules of OUT for scripts/
 # guest/unit.sh; prints and returns the verdict.  The debug kernel is up to 100
 # times slower, KCSAN 10 times, hence the scale (percent) of the tests.
@@ -85,12 +95,13 @@ run_unit() {
 	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} scale=100 judge=()
 	local checks=236
 
-	files=("$out"/chm*.ko "$out"/samples/*/*.ko "$root/scripts/guest/debugfs.sh")
+	files=("$out"/chm*.ko "$out"/samples/*/*.ko
+	       "$root"/scripts/guest/{debugfs,flows,traffic}.sh)
 	# A table past kvmalloc()'s limit takes a guest of more than 4 GiB.
 	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
 	case $kind in
-	debug) mem=1G scale=10 judge=(--debug) ;;
-	kcsan) mem=1G scale=10 checks=237 ;;
+	debug) mem=1G scale=10 checks=244 judge=(--debug) ;;
+	kcsan) mem=1G scale=10 checks=245 ;;
 	esac
 	"$root/scripts/qemu" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
 		-l "$log" -m "$mem" -t "${TIMEOUT:-600}" -a "scale=$scale" \

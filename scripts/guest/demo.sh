@@ -3,6 +3,8 @@
 # Job of the demo guest (scripts/demo): a tour of chm, as typed by a person at
 # the root prompt of a stock kernel.  Every claim is checked.
 
+. /flows.sh
+
 chm=/sys/kernel/debug/chm
 pairs=100000
 probe=777777777		# a key that is there throughout
@@ -271,8 +273,6 @@ others() {
 }
 
 # === The other sample ===
-
-lo_counts() { (cd /sys/class/net/lo/statistics && cat rx_packets rx_bytes); }
 
 # Packets and bytes of lo since the module is there
 lo_since() {

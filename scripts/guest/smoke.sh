@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # Job of the stock Debian guests, which have no KUnit: a million pairs through
-# debugfs, and all memory back afterwards.
+# debugfs, the samples, and all memory back afterwards.
 
 . ./check.sh
+. /flows.sh
 
 pairs=1000000
 chm=/sys/kernel/debug/chm
@@ -47,46 +48,6 @@ round() {
 	check "destroy$1"  order "destroy smoke"
 }
 
-lo_counts() { (cd /sys/class/net/lo/statistics && cat rx_packets rx_bytes); }
-
-total() {
-	sed -n 's/^total: packets \([0-9]*\) bytes \([0-9]*\)$/\1 \2/p' \
-		/sys/kernel/debug/chm_flows/totals
-}
-
-# flows_exact PACKETS BYTES: the totals, and what lo has had since it had these
-flows_exact() {
-	# shellcheck disable=SC2046 # six words
-	set -- "$@" $(lo_counts) $(total)
-	echo "lo: $(($3 - $1)) packets, $(($4 - $2)) bytes; chm_flows: $5, $6"
-	[ "$5" = $(($3 - $1)) ] && [ "$6" = $(($4 - $2)) ]
-}
-
-flows_grew() {
-	[ "$(sed -n 's/^grows: //p' $chm/chm_flows/stats)" -ge 5 ]
-}
-
-# Packets of new flows and of old ones, while the map grows and flows expire
-flows() {
-	mkdir /www
-	dd if=/dev/zero of=/www/big bs=1M count=4 2>/dev/null
-	ip link set lo up
-	httpd -p 8080 -h /www
-	# shellcheck disable=SC2046 # two words
-	set -- $(lo_counts)
-	check flows_insmod insmod chm_flows.ko
-	check flows_traffic sh traffic.sh 300
-	check flows_exact flows_exact "$@"
-	check flows_grew flows_grew
-	echo 1 >/sys/kernel/debug/chm_flows/expire
-	sh traffic.sh 100
-	check flows_expire eval 'echo 1 >/sys/kernel/debug/chm_flows/expire'
-	check flows_expired flows_exact "$@"
-	check flows_rmmod rmmod chm_flows
-	killall httpd
-	rm -r /www
-}
-
 # The first insmod leaves the kernel's own caches behind: measure after it.
 check insmod_rmmod eval 'insmod chm.ko && rmmod chm'
 sync
@@ -101,6 +62,6 @@ if [ -e chm_policy.ko ]; then
 	check sample_insmod insmod chm_policy.ko
 	check sample_rmmod rmmod chm_policy
 fi
-[ ! -e chm_flows.ko ] || flows
+[ ! -e chm_flows.ko ] || test_flows
 check rmmod rmmod chm
 check memory_back memory_back

@@ -7,6 +7,8 @@
 #
 # Four probers make FLOWS (700) flows each.
 
+. /flows.sh
+
 flows=${1:-700}
 
 # prober ADDRESS PORT: a datagram to each port from there on, and the answers
@@ -21,8 +23,6 @@ downloader() {
 
 # In fragments: lo is made to take no more than 1500 bytes
 pinger() { ping -c 20 -i 0.05 -s 4000 "$1" >/dev/null; }
-
-lo_counts() { (cd /sys/class/net/lo/statistics && cat rx_packets rx_bytes); }
 
 settle() {
 	now=$(lo_counts)
