@@ -798,6 +798,7 @@ struct sum {
 	atomic_t		wrong;
 	const char		*what;
 	long			got, want;
+	long			lost;		/* in the end */
 	atomic_long_t		*dropped;	/* by word */
 	struct sum_worker	workers[SUM_UPDATERS + SUM_READERS];
 };
@@ -1078,6 +1079,7 @@ static void sum_expect_key(struct kunit *test, struct sum *s, u64 key,
 		if (sum != sum_of_added(s, at))
 			sum_wrong(s, "lost or made up in the end", sum,
 				  sum_of_added(s, at));
+		s->lost += sum_of_added(s, at) - sum;
 	}
 }
 
@@ -1107,8 +1109,8 @@ static void sum_end(struct kunit *test, struct sum *s)
 	KUNIT_EXPECT_EQ_MSG(test, atomic_read(&s->wrong), 0, "%s: %ld, not %ld",
 			    s->what, s->got, s->want);
 	KUNIT_EXPECT_GT(test, reader->reads, 0);
-	kunit_info(test, "%lu updates, %lu reads, %lu grows, %lu shrinks, %lu rehashes\n",
-		   updates, reader->reads, stats.grows, stats.shrinks,
+	kunit_info(test, "measured: %ld lost in %lu updates, %lu reads, %lu grows, %lu shrinks, %lu rehashes\n",
+		   s->lost, updates, reader->reads, stats.grows, stats.shrinks,
 		   stats.rehashes);
 	chm_destroy(&s->map);
 	sum_free(s);

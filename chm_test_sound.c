@@ -477,7 +477,7 @@ static long count_lost(struct kunit *test, const struct chm_params *p,
 		chm_stats(&c->map, stats);
 	} while (stats->retired_bytes);
 	chm_destroy(&c->map);
-	kunit_info(test, "%ld of %ld updates by %d threads are lost after %lu grows, %lu shrinks\n",
+	kunit_info(test, "measured: %ld of %ld updates by %d threads are lost after %lu grows, %lu shrinks\n",
 		   lost, made, COUNT_UPDATERS, stats->grows, stats->shrinks);
 	KUNIT_EXPECT_GE(test, stats->grows, COUNT_ROUNDS);
 	KUNIT_EXPECT_GE(test, stats->shrinks, COUNT_ROUNDS);
@@ -495,7 +495,7 @@ static void chm_sound_frozen_counters_are_caught(struct kunit *test)
 	log_begin(test);
 	KUNIT_EXPECT_GT(test, count_lost(test, &p, &stats), 0);
 	log_end(test);
-	kunit_info(test, "KCSAN reported %d races; chm: %lu changed pairs, reported %d\n",
+	kunit_info(test, "measured: KCSAN reported %d races; chm: %lu changed pairs, reported %d\n",
 		   atomic_read(&log_races), stats.changed,
 		   atomic_read(&log_changes));
 	if (IS_ENABLED(CONFIG_KCSAN))
