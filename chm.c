@@ -100,7 +100,9 @@
  * A probe path this long means an attack or a bad hash.  With a good one a
  * path of k chunks has a probability of about exp(-1.35 k) in a table half
  * full, and exp(-0.16 k) at a load of 0.8, so no path in 2^31 chunks comes
- * near; at higher loads it may, and room is the remedy.
+ * near; at higher loads it may, and room is the remedy.  (With the three slots of
+ * 32-bit machines it is exp(-0.58 k) and exp(-0.07 k): of tables of a million
+ * chunks one in a hundred may be taken for attacked, which costs a rehash.)
  */
 #define CHM_PROBE_LIMIT_HALF	32	/* up to half full */
 #define CHM_PROBE_LIMIT		256
@@ -111,7 +113,7 @@
  */
 #define CHM_STRAY_LIMIT		1024U
 
-/* Chunks between two chances to reschedule. */
+/* Chunks between two chances to reschedule, at most; see chm_range(). */
 #define CHM_RANGE		1024U
 
 /* What chm_store() may do about a key. */
@@ -149,6 +151,8 @@ struct chm_place {
 struct chm_debugfs {
 	struct chm	*map;
 	struct dentry	*dir;
+	char		name[64];
+	bool		dying;		/* the map is being destroyed */
 	struct mutex	lock;		/* of all below */
 	bool		has_key;
 	u8		key[];		/* what the file lookup has found last */
@@ -264,6 +268,12 @@ static u64 chm_chunks_for(const struct chm_params *p, u64 entries)
 static bool chm_takes_snapshots(const struct chm_params *p)
 {
 	return p->class == CHM_CELL || IS_ENABLED(CONFIG_CHM_DEBUG);
+}
+
+/* Chunks to copy, or to compare, between two chances to reschedule. */
+static u32 chm_range(const struct chm_table *t)
+{
+	return clamp((u32)SZ_256K / t->stride, 1U, CHM_RANGE);
 }
 
 static u64 chm_chunks_bytes(const struct chm_params *p, u64 nr_chunks)
@@ -1065,31 +1075,34 @@ static void chm_free_table(const struct chm_params *p, struct chm_table *t)
 
 /* --- What readers changed --- */
 
-static const char *chm_name(const struct chm *map)
-{
-	lockdep_assert_held(&map->lock);
-	if (!map->debugfs || IS_ERR(map->debugfs->dir))
-		return "unnamed";
-	return map->debugfs->dir->d_name.name;
-}
-
 /* Readers wrote to the pair at @now, which was as @then when it was copied. */
-static void chm_report_changed(const struct chm *map, const u8 *now,
-			       const u8 *then)
+static void chm_report_changed(const struct chm *map, const void *now,
+			       const void *then)
 {
 	const struct chm_params *p = &map->p;
-	u32 first = 0, n, offset;
+	bool in_key = memcmp(now, then, p->key_size);
+	const u8 *is = now + (in_key ? 0 : p->value_offset);
+	const u8 *was = then + (in_key ? 0 : p->value_offset);
+	u32 end = in_key ? p->key_size : p->value_size;
+	u32 first = 0;
 
-	while (now[first] == then[first])
+	while (is[first] == was[first])
 		first++;
-	n = min(p->value_offset + p->value_size - first, 16U);
-	while (now[first + n - 1] == then[first + n - 1])
-		n--;
-	offset = first < p->value_offset ? first : first - p->value_offset;
+	end = min(end, first + 16);
+	while (is[end - 1] == was[end - 1])
+		end--;
 	WARN(1, "chm: map %s (%ps), key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
-	     chm_name(map), map, min(p->key_size, 64U), then, offset,
-	     first < p->value_offset ? "key" : "value",
-	     n, then + first, n, now + first);
+	     map->debugfs ? map->debugfs->name : "without a name", map,
+	     min(p->key_size, 64U), then, first, in_key ? "key" : "value",
+	     end - first, was + first, end - first, is + first);
+}
+
+static bool chm_changed(const struct chm_params *p, const void *now,
+			const void *then)
+{
+	return memcmp(now, then, p->key_size) ||
+	       memcmp(now + p->value_offset, then + p->value_offset,
+		      p->value_size);
 }
 
 /*
@@ -1099,7 +1112,6 @@ static void chm_report_changed(const struct chm *map, const u8 *now,
 static void chm_check_frozen(struct chm *map, const struct chm_table *t)
 {
 	const struct chm_params *p = &map->p;
-	u32 size = p->value_offset + p->value_size;
 	struct chm_snapshot *s = chm_spent(t);
 	u32 i;
 
@@ -1115,10 +1127,10 @@ static void chm_check_frozen(struct chm *map, const struct chm_table *t)
 			void *then = chm_noted(s, p, (unsigned long)i *
 					       CHM_SLOTS + slot);
 
-			if (memcmp(now, then, size) && !map->events.changed++)
+			if (chm_changed(p, now, then) && !map->events.changed++)
 				chm_report_changed(map, now, then);
 		}
-		if (!(i % CHM_RANGE))
+		if (!(i % chm_range(t)))
 			cond_resched();
 	}
 }
@@ -1311,7 +1323,7 @@ static int chm_migrate(struct chm *map, struct chm_table *to,
 	for (begin = 0; begin < from->nr_chunks; begin = end) {
 		int ret;
 
-		end = min(begin + CHM_RANGE, from->nr_chunks);
+		end = min(begin + chm_range(from), from->nr_chunks);
 		ret = chm_migrate_range(&map->p, to, from, begin, end, gfp);
 		if (ret)
 			return ret;
@@ -1425,7 +1437,7 @@ static void chm_merge_pairs(struct chm_snapshot *s, const struct chm_table *to)
 		chm_for_each_match(slot, mask)
 			chm_merge_pair(s, nr + slot, to,
 				       __chm_slot(from, c, slot, from->p));
-		if (!(i % CHM_RANGE))
+		if (!(i % chm_range(from)))
 			cond_resched();
 	}
 }
@@ -3005,7 +3017,7 @@ static int chm_fill(struct chm *map, u64 first, u64 count)
 		if (fatal_signal_pending(current))
 			ret = -EINTR;
 		/* Pairs with WRITE_ONCE() in chm_debugfs_remove(). */
-		if (!READ_ONCE(map->debugfs))
+		if (READ_ONCE(map->debugfs->dying))
 			ret = -EIO;
 		cond_resched();
 	}
@@ -3422,7 +3434,7 @@ static bool chm_name_valid(const char *name)
 		if (!isascii(*c) || !isprint(*c) || *c == '/')
 			return false;
 	}
-	return *name && c - name < sizeof_field(struct chm_created, name) &&
+	return *name && c - name < sizeof_field(struct chm_debugfs, name) &&
 	       strcmp(name, ".") && strcmp(name, "..") &&
 	       strcmp(name, "control");
 }
@@ -3454,6 +3466,7 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 	if (!d)
 		return -ENOMEM;
 	mutex_init(&d->lock);
+	strscpy(d->name, name, sizeof(d->name));
 	d->map = map;
 	d->dir = debugfs_create_dir(name, chm_dir);
 	if (d->dir == ERR_PTR(-EEXIST)) {
@@ -3474,13 +3487,10 @@ static void chm_debugfs_remove(struct chm *map)
 
 	if (!d)
 		return;
-	mutex_lock(&map->lock);
 	/* Ends what takes long.  Pairs with READ_ONCE() in chm_fill(). */
-	WRITE_ONCE(map->debugfs, NULL);
-	mutex_unlock(&map->lock);
+	WRITE_ONCE(d->dying, true);
 	debugfs_remove(d->dir);
 	mutex_destroy(&d->lock);
-	kfree(d);
 }
 
 /* --- Maps made by commands --- */
@@ -3715,6 +3725,9 @@ void chm_destroy(struct chm *map)
 	mutex_unlock(&map->lock);
 	mutex_destroy(&map->lock);
 	mutex_destroy(&map->resize_lock);
+	/* Not before: what is found wrong in the end has its map's name. */
+	kfree(map->debugfs);
+	map->debugfs = NULL;
 }
 EXPORT_SYMBOL_GPL(chm_destroy);
 
