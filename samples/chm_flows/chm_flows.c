@@ -40,7 +40,7 @@
 
 #include "chm.h"
 
-#define MAX_FLOWS	65536	/* 8 MB, and as much again while it grows */
+#define MAX_FLOWS	65536	/* 8 MB; some 25 MB while the map grows */
 #define QUEUE_LENGTH	4096	/* packets, a power of two */
 #define EXPIRE_SECONDS	60
 
@@ -123,13 +123,23 @@ static void flow_begin(const struct arrival *a)
 		flow_add(&missed, 0, a->bytes);
 }
 
+static unsigned int count_arrivals(void)
+{
+	unsigned int n;
+
+	spin_lock_irq(&arrivals_lock);
+	n = kfifo_len(&arrivals);
+	spin_unlock_irq(&arrivals_lock);
+	return n;
+}
+
 /*
  * What comes while this runs has queued it once more: so flush_work() waits for
  * what is in the queue, and not for the end of a flood.
  */
 static void begin_flows(struct work_struct *unused)
 {
-	unsigned int n = kfifo_len(&arrivals);
+	unsigned int n = count_arrivals();
 	struct arrival a;
 
 	while (n-- &&
