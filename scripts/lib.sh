@@ -93,15 +93,15 @@ build_unit() {
 # times slower, KCSAN 10 times, hence the scale (percent) of the tests.
 run_unit() {
 	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} scale=100 judge=()
-	local checks=236
+	local checks=256	# all of them
 
 	files=("$out"/chm*.ko "$out"/samples/*/*.ko
 	       "$root"/scripts/guest/{debugfs,flows,traffic}.sh)
 	# A table past kvmalloc()'s limit takes a guest of more than 4 GiB.
 	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
 	case $kind in
-	debug) mem=1G scale=10 checks=244 judge=(--debug) ;;
-	kcsan) mem=1G scale=10 checks=245 ;;
+	debug) mem=1G scale=10 checks=264 judge=(--debug) ;;
+	kcsan) mem=1G scale=10 checks=265 ;;
 	esac
 	"$root/scripts/qemu" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
 		-l "$log" -m "$mem" -t "${TIMEOUT:-600}" -a "scale=$scale" \
