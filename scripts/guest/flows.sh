@@ -25,8 +25,10 @@ flows_grew() {
 	[ "$(sed -n 's/^grows: //p' $debugfs/chm/chm_flows/stats)" -ge 5 ]
 }
 
-# Packets of new flows and of old ones, while the map grows and flows expire
+# test_flows FLOWS: packets of new flows and of old ones, while the map grows and
+# flows expire; four times so many
 test_flows() {
+	flows=$1
 	mkdir /www
 	dd if=/dev/zero of=/www/big bs=1M count=4 2>/dev/null
 	ip link set lo up
@@ -34,11 +36,11 @@ test_flows() {
 	# shellcheck disable=SC2046 # two words
 	set -- $(lo_counts)
 	check flows_insmod insmod chm_flows.ko
-	check flows_traffic sh traffic.sh 300
+	check flows_traffic sh traffic.sh "$flows"
 	check flows_exact flows_exact "$@"
 	check flows_grew flows_grew
 	flows_expire
-	sh traffic.sh 100
+	sh traffic.sh $((flows / 3))
 	check flows_expire flows_expire
 	check flows_expired flows_exact "$@"
 	check flows_rmmod rmmod chm_flows

@@ -62,6 +62,6 @@ if [ -e chm_policy.ko ]; then
 	check sample_insmod insmod chm_policy.ko
 	check sample_rmmod rmmod chm_policy
 fi
-[ ! -e chm_flows.ko ] || test_flows
+[ ! -e chm_flows.ko ] || test_flows 300
 check rmmod rmmod chm
 check memory_back memory_back

@@ -30,7 +30,7 @@ insmod chm.ko || exit
 sh debugfs.sh || rc=1
 if [ -e chm_flows.ko ]; then
 	check chm_policy sample chm_policy
-	test_flows
+	test_flows 100
 fi
 for tests in chm_test chm_test_race chm_test_cell chm_test_sound; do
 	# The last one has a race that must be seen: look eight times as often.
