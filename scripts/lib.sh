@@ -104,7 +104,7 @@ run_unit() {
 	kcsan) mem=1G scale=10 checks=265 ;;
 	esac
 	"$root/scripts/qemu" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
-		-l "$log" -m "$mem" -t "${TIMEOUT:-600}" -a "scale=$scale" \
+		-l "$log" -m "$mem" -t "${TIMEOUT:-1200}" -a "scale=$scale" \
 		"${files[@]}"
 	"$root/scripts/judge" "${judge[@]}" --min-checks $checks \
 		--min-tests "$(count_cases "$out"/chm_test*.c)" "$log"
