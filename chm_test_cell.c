@@ -488,17 +488,14 @@ static int cell_make_smaller(struct chm *map)
 }
 
 /* Another table comes about by @change while a reader holds on to a cell. */
-static void hold_through(struct kunit *test, enum chm_reclaim reclaim,
+static void hold_through(struct kunit *test, const struct chm_params *p,
 			 int (*change)(struct chm *map))
 {
-	struct chm_params p = cell_params;
+	struct chm *map = cell_map(test, p);
 	struct task_struct *task;
-	struct chm *map;
 	struct hold *h;
 	u64 key;
 
-	p.reclaim = reclaim;
-	map = cell_map(test, &p);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 2000, GFP_KERNEL), 0);
 	for (key = 0; key < 100; key++)
 		KUNIT_ASSERT_EQ(test, cell_insert(map, key, 100 * key), 0);
@@ -523,17 +520,20 @@ static void hold_through(struct kunit *test, enum chm_reclaim reclaim,
 
 static void chm_cell_growth_merges(struct kunit *test)
 {
-	hold_through(test, CHM_DEFERRED, cell_make_larger);
+	hold_through(test, &cell_params, cell_make_larger);
 }
 
 static void chm_cell_shrinking_merges(struct kunit *test)
 {
-	hold_through(test, CHM_DEFERRED, cell_make_smaller);
+	hold_through(test, &cell_params, cell_make_smaller);
 }
 
 static void chm_cell_sync_growth_merges(struct kunit *test)
 {
-	hold_through(test, CHM_SYNC, cell_make_larger);
+	struct chm_params p = cell_params;
+
+	p.reclaim = CHM_SYNC;
+	hold_through(test, &p, cell_make_larger);
 }
 
 /* With its first seed all keys have one home. */
@@ -567,27 +567,10 @@ static int cell_make_reseed(struct chm *map)
 static void chm_cell_reseed_merges(struct kunit *test)
 {
 	struct chm_params p = cell_params;
-	struct task_struct *task;
-	struct chm *map;
-	struct hold *h;
-	u64 key;
 
 	cell_bad_seed = 0;
 	p.hash = cell_reseeding_hash;
-	map = cell_map(test, &p);
-	KUNIT_ASSERT_EQ(test, chm_reserve(map, 2000, GFP_KERNEL), 0);
-	for (key = 0; key < 100; key++)
-		KUNIT_ASSERT_EQ(test, cell_insert(map, key, 100 * key), 0);
-	key = 42;
-	h = hold_begin(test, map, &key, hold_update_long, &task);
-	KUNIT_EXPECT_EQ(test, cell_make_reseed(map), 0);
-	hold_end(test, h, task);
-	KUNIT_EXPECT_EQ(test, h->exact[0], 4275);
-	for (key = 0; key < 100; key++)
-		KUNIT_EXPECT_EQ(test, cell_read(map, key),
-				100 * key + (key == 42 ? 75 : 0));
-	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
-	chm_destroy(map);
+	hold_through(test, &p, cell_make_reseed);
 }
 
 static void hold_update_words(struct hold *h)

@@ -160,6 +160,20 @@ static long vec_use(const void *value)
 	return sum;
 }
 
+/* Grow a map of a vector under a reader, and destroy it: so many are dropped. */
+static void move_vec(struct kunit *test, const struct chm_params *p, int drops)
+{
+	struct chm *map;
+	struct vec v;
+
+	atomic_set(&vec_drops, 0);
+	KUNIT_ASSERT_EQ(test, vec_make(&v, (u32[]) { 1, 20, 300 }, GFP_KERNEL), 0);
+	map = sound_map(test, p, &v);
+	KUNIT_EXPECT_EQ(test, use_old_copy(test, map, vec_use), 321);
+	chm_destroy(map);
+	KUNIT_EXPECT_EQ(test, atomic_read(&vec_drops), drops);
+}
+
 /* Two headers are one vector: dropped once. */
 static void chm_sound_vec(struct kunit *test)
 {
@@ -167,15 +181,8 @@ static void chm_sound_vec(struct kunit *test)
 		.key_size = sizeof(u32), .value_size = sizeof(struct vec),
 		.drop = vec_drop,
 	};
-	struct chm *map;
-	struct vec v;
 
-	atomic_set(&vec_drops, 0);
-	KUNIT_ASSERT_EQ(test, vec_make(&v, (u32[]) { 1, 20, 300 }, GFP_KERNEL), 0);
-	map = sound_map(test, &p, &v);
-	KUNIT_EXPECT_EQ(test, use_old_copy(test, map, vec_use), 321);
-	chm_destroy(map);
-	KUNIT_EXPECT_EQ(test, atomic_read(&vec_drops), 1);
+	move_vec(test, &p, 1);
 }
 
 static int vec_clone(void *new_key, void *new_value, const void *key,
@@ -193,15 +200,8 @@ static void chm_sound_clone(struct kunit *test)
 		.key_size = sizeof(u32), .value_size = sizeof(struct vec),
 		.class = CHM_CLONE, .clone = vec_clone, .drop = vec_drop,
 	};
-	struct chm *map;
-	struct vec v;
 
-	atomic_set(&vec_drops, 0);
-	KUNIT_ASSERT_EQ(test, vec_make(&v, (u32[]) { 4, 50, 600 }, GFP_KERNEL), 0);
-	map = sound_map(test, &p, &v);
-	KUNIT_EXPECT_EQ(test, use_old_copy(test, map, vec_use), 654);
-	chm_destroy(map);
-	KUNIT_EXPECT_EQ(test, atomic_read(&vec_drops), 2);
+	move_vec(test, &p, 2);
 }
 
 /* Arc<T>: what readers change is behind the pointer, and not copied. */

@@ -274,21 +274,13 @@ others() {
 
 # === The other sample ===
 
-# Packets and bytes of lo since the module is there
-lo_since() {
-	# shellcheck disable=SC2046,SC2086 # four words
-	set -- $lo_before $(lo_counts)
-	echo "packets $(($3 - $1)) bytes $(($4 - $2))"
-}
-
-# totals_of NAME: "packets N bytes N"
-totals_of() { sed -n "s/^$1: //p" totals; }
-
 # exact NAME: everything is counted, once
 exact() {
 	run 'cat totals'
-	echo "lo has had: $(lo_since)"
-	is "$1" "$(totals_of total)" "$(lo_since)"
+	# shellcheck disable=SC2086 # two words
+	lo=$(lo_since $lo_before)
+	echo "lo has had: $lo"
+	is "$1" "$(totals_of total)" "$lo"
 }
 
 flows() {

@@ -6,17 +6,22 @@ debugfs=/sys/kernel/debug
 
 lo_counts() { (cd /sys/class/net/lo/statistics && cat rx_packets rx_bytes); }
 
-total() {
-	sed -n 's/^total: packets \([0-9]*\) bytes \([0-9]*\)$/\1 \2/p' \
-		$debugfs/chm_flows/totals
+# lo_since PACKETS BYTES: what lo has had since it had these
+lo_since() {
+	# shellcheck disable=SC2046 # four words
+	set -- "$@" $(lo_counts)
+	echo "packets $(($3 - $1)) bytes $(($4 - $2))"
 }
 
-# flows_exact PACKETS BYTES: the totals, and what lo has had since it had these
+# totals_of NAME: "packets N bytes N"
+totals_of() { sed -n "s/^$1: //p" $debugfs/chm_flows/totals; }
+
+# flows_exact PACKETS BYTES: is all counted that came since lo had these?
 flows_exact() {
-	# shellcheck disable=SC2046 # six words
-	set -- "$@" $(lo_counts) $(total)
-	echo "lo: measured: $(($3 - $1)) packets, $(($4 - $2)) bytes; chm_flows: $5, $6"
-	[ "$5" = $(($3 - $1)) ] && [ "$6" = $(($4 - $2)) ]
+	lo=$(lo_since "$@")
+	total=$(totals_of total)
+	echo "lo: measured: $lo; chm_flows: $total"
+	[ "$total" = "$lo" ]
 }
 
 flows_expire() { echo 1 >$debugfs/chm_flows/expire; }
