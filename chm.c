@@ -1080,16 +1080,17 @@ static void chm_report_changed(const struct chm *map, const void *now,
 			       const void *then)
 {
 	const struct chm_params *p = &map->p;
-	bool in_key = memcmp(now, then, p->key_size);
+	bool in_key = !p->value_size || memcmp(now, then, p->key_size);
 	const u8 *is = now + (in_key ? 0 : p->value_offset);
 	const u8 *was = then + (in_key ? 0 : p->value_offset);
 	u32 end = in_key ? p->key_size : p->value_size;
 	u32 first = 0;
 
-	while (is[first] == was[first])
+	/* Whoever writes to it may still do so, and take the change back. */
+	while (first < end - 1 && is[first] == was[first])
 		first++;
 	end = min(end, first + 16);
-	while (is[end - 1] == was[end - 1])
+	while (end - 1 > first && is[end - 1] == was[end - 1])
 		end--;
 	WARN(1, "chm: map %s (%ps), key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
 	     map->debugfs ? map->debugfs->name : "without a name", map,
@@ -1499,21 +1500,6 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 	chm_retire(map, old);
 }
 
-/* @fresh has room for a snapshot of @old, unless that went while it was made. */
-static void chm_prepare_snapshot(struct chm_table *fresh, struct chm_table *old)
-{
-	struct chm_snapshot *s = chm_pending(fresh);
-
-	if (!s)
-		return;
-	if (old) {
-		s->from = old;
-		return;
-	}
-	chm_snapshots(fresh)->pending = NULL;
-	kvfree(s);
-}
-
 /*
  * Move every pair to @fresh and publish it: steps 3 to 6 of a growth.  On
  * failure @fresh is still the caller's and the map is as it was.
@@ -1528,8 +1514,9 @@ static int chm_replace_table(struct chm *map, struct chm_table *fresh,
 	lockdep_assert_held(&map->resize_lock);
 	if (max(map->entries, map->reserved) > fresh->max_entries)
 		return -EAGAIN;
-	chm_prepare_snapshot(fresh, old);
 	if (old) {
+		if (chm_pending(fresh))
+			chm_pending(fresh)->from = old;
 		ret = chm_migrate(map, fresh, old, gfp);
 		if (ret) {
 			/* clone() made pairs that nobody has seen. */
@@ -1611,6 +1598,9 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	if (IS_ERR(fresh)) {
 		ret = PTR_ERR(fresh);
 		map->events.failed_allocs += ret == -ENOMEM;
+	} else if (fresh && map->epoch != epoch) {
+		/* chm_shrink() left an empty map without a table: so be it. */
+		chm_free_table(&map->p, fresh);
 	} else if (fresh) {
 		ret = chm_fill_table(map, fresh, reseed, gfp);
 	}
@@ -3457,8 +3447,8 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 
 	if (!chm_name_valid(name))
 		return -EINVAL;
-	/* None before this module's initcall, if it is built in. */
-	if (!IS_ENABLED(CONFIG_DEBUG_FS) || !chm_dir)
+	/* None before this module's initcall, if it is built in; none without ours. */
+	if (!IS_ENABLED(CONFIG_DEBUG_FS) || IS_ERR_OR_NULL(chm_dir))
 		return 0;
 	if (chm_name_taken(name))
 		return -EEXIST;
