@@ -2174,6 +2174,7 @@ static int chm_reserve_locked(struct chm *map, unsigned long n, gfp_t gfp)
 
 		if (!n || (t && n <= t->max_entries)) {
 			map->reserved = n;
+			map->promises++;
 			break;
 		}
 		ret = chm_resize(map, chm_chunks_needed(map,
@@ -2205,9 +2206,13 @@ static int chm_shrink_locked(struct chm *map, gfp_t gfp)
 		struct chm_table *t = chm_table(map);
 		/* Another writer may reserve while the lock is dropped. */
 		unsigned long kept = max(map->entries, map->reserved);
-		u64 fit = chm_chunks_for(&map->p, max(kept, map->p.min_entries));
+		u64 fit;
 
-		if (!t || (kept && fit >= t->nr_chunks))
+		/* Never used, perhaps: then map->p is not complete either. */
+		if (!t)
+			return 0;
+		fit = chm_chunks_for(&map->p, max(kept, map->p.min_entries));
+		if (kept && fit >= t->nr_chunks)
 			return 0;
 		if (!kept) {
 			chm_publish(map, NULL);
@@ -2221,16 +2226,18 @@ static int chm_shrink_locked(struct chm *map, gfp_t gfp)
 int chm_shrink(struct chm *map, gfp_t gfp)
 {
 	const struct chm_table *t;
-	unsigned long reserved;
+	unsigned long reserved, promise;
 	int ret;
 
 	chm_assert_writer();
 	mutex_lock(&map->lock);
 	reserved = map->reserved;
 	map->reserved = 0;
+	promise = ++map->promises;
 	ret = chm_shrink_locked(map, gfp);
 	t = chm_table(map);
-	if (ret && !map->reserved && t && reserved <= t->max_entries)
+	/* As it was, unless others have made or ended a promise meanwhile. */
+	if (ret && map->promises == promise && t && reserved <= t->max_entries)
 		map->reserved = reserved;
 	mutex_unlock(&map->lock);
 	return ret;

@@ -223,6 +223,7 @@ struct chm {
 	bool			started;	/* seed and reclaim are set up */
 	bool			dying;		/* chm_destroy() has begun */
 	unsigned long		reserved;	/* what chm_reserve() promised */
+	unsigned long		promises;	/* made or ended so far */
 	unsigned long		epoch;		/* tables published so far */
 	unsigned long		walks;		/* open iterators pin the seed */
 	u32			run;		/* distance of the last new pair */

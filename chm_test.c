@@ -278,13 +278,13 @@ static bool sized_has(struct sized *z, u64 id, u64 value_id)
 
 /*
  * Accounting of ownership (G5): values that are pointers to items, which must
- * be dropped exactly once.  An item is taken by the test or by clone(), both
- * in the thread of the test; drop() runs anywhere.
+ * be dropped exactly once.  An item is taken by the test or by clone(), one at
+ * a time; drop() runs anywhere.
  */
 struct ledger {
 	u32		size;
 	u32		next;
-	long		fail_clone;	/* after so many clones; < 0: never */
+	long		fail_clone;	/* the one after so many; < 0: none */
 	atomic_t	live;		/* items taken and not dropped */
 	atomic_t	drops;
 	atomic_t	clones;
@@ -349,10 +349,8 @@ static int clone_item(void *new_key, void *new_value, const void *key,
 
 	if (*(u64 *)new_key != *(const u64 *)key || *(struct item **)new_value != old)
 		atomic_inc(&l->wrong);
-	if (!l->fail_clone)
+	if (l->fail_clone >= 0 && !l->fail_clone--)
 		return -ENOMEM;
-	if (l->fail_clone > 0)
-		l->fail_clone--;
 	item = item_new(l, old->stamp);
 	if (!item)
 		return -ENOMEM;
@@ -1585,6 +1583,8 @@ static void chm_define_owns_nothing(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, stats_of(&static_map).bytes, 0);
 	KUNIT_EXPECT_EQ(test, found_keys(&static_map, 0, 3), 0);
 	KUNIT_EXPECT_EQ(test, remove_key(&static_map, 1), -ENOENT);
+	KUNIT_EXPECT_EQ(test, chm_shrink(&static_map, GFP_KERNEL), 0);
+	chm_clear(&static_map);
 	chm_iter_init(&it, &static_map);
 	KUNIT_EXPECT_FALSE(test, chm_iter_next(&it, NULL, NULL));
 	chm_iter_exit(&it);
@@ -1611,6 +1611,7 @@ static void chm_define_with_bad_params(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, chm_upsert(&static_bad, &key, &value, GFP_KERNEL), -EINVAL);
 	KUNIT_EXPECT_EQ(test, chm_reserve(&static_bad, 10, GFP_KERNEL), -EINVAL);
 	KUNIT_EXPECT_EQ(test, insert_key(&static_bad, 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, chm_shrink(&static_bad, GFP_KERNEL), 0);
 	KUNIT_EXPECT_FALSE(test, has_key(&static_bad, 1));
 	KUNIT_EXPECT_EQ(test, remove_key(&static_bad, 1), -ENOENT);
 	KUNIT_EXPECT_EQ(test, stats_of(&static_bad).bytes, 0);
@@ -3404,6 +3405,61 @@ static void chm_drop_of_word_is_the_last(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&l->wrong), 0);
 }
 
+struct shrink_call {
+	struct work_struct	work;
+	struct chm		*map;
+	int			ret;
+};
+
+static void shrink_work(struct work_struct *work)
+{
+	struct shrink_call *c = container_of(work, struct shrink_call, work);
+
+	c->ret = chm_shrink(c->map, GFP_KERNEL);
+}
+
+/* While resize_lock is held: starts chm_shrink(), which gets there. */
+static void start_shrink(struct shrink_call *c, struct chm *map)
+{
+	unsigned long before = map->promises, now = before;
+
+	c->map = map;
+	INIT_WORK(&c->work, shrink_work);
+	queue_work(system_unbound_wq, &c->work);
+	while (now == before) {
+		msleep(1);
+		mutex_lock(&map->lock);
+		now = map->promises;
+		mutex_unlock(&map->lock);
+	}
+}
+
+/* What one call can't undo the other has ended: the promise stays gone. */
+static void chm_shrink_fails_beside_another(struct kunit *test)
+{
+	struct shrink_call *c = kunit_kcalloc(test, 2, sizeof(*c), GFP_KERNEL);
+	struct ledger *l = test_ledger(test, 5000);
+	struct chm *map = test_item_map(test, CHM_CLONE);
+
+	KUNIT_ASSERT_NOT_NULL(test, c);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 300), 0);
+	l->fail_clone = 40;
+	mutex_lock(&map->resize_lock);
+	start_shrink(&c[0], map);
+	start_shrink(&c[1], map);
+	mutex_unlock(&map->resize_lock);
+	flush_work(&c[0].work);
+	flush_work(&c[1].work);
+	/* Whoever comes first. */
+	KUNIT_EXPECT_EQ(test, c[0].ret + c[1].ret, -ENOMEM);
+	KUNIT_EXPECT_EQ(test, map->reserved, 0);
+	KUNIT_EXPECT_LE(test, stats_of(map).slots, 300 * 100 / 80 + CHM_SLOTS);
+	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, 300), 0);
+	destroy_now(test, map);
+	expect_settled(test, l);
+}
+
 /* Inserts from *@key on until clone() fails in a growth. */
 static int give_until_clone_fails(struct chm *map, struct ledger *l, long after, u64 *key)
 {
@@ -3462,7 +3518,6 @@ static void chm_clone_failure_undoes_shrink(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), -ENOMEM);
 	l->fail_clone = 40;
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), -ENOMEM);
-	l->fail_clone = -1;
 	KUNIT_EXPECT_EQ(test, stats_of(map).bytes, s.bytes);
 	KUNIT_EXPECT_TRUE(test, wait_live(l, 100));
 	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, 100), 0);
@@ -3531,6 +3586,7 @@ static struct kunit_case chm_drop_cases[] = {
 	KUNIT_CASE_PARAM(chm_drop_of_word_is_the_last, reclaim_gen_params),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_growth, reclaim_gen_params),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_shrink, reclaim_gen_params),
+	KUNIT_CASE(chm_shrink_fails_beside_another),
 	KUNIT_CASE(chm_drop_after_grace_period),
 	{}
 };
