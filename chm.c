@@ -30,8 +30,10 @@
  *
  * Locking
  *	map->lock excludes writers.  map->resize_lock, taken outside of it,
- *	lets one table be built at a time while map->lock is free: memory is
- *	never allocated for a table under map->lock.
+ *	has one table built at a time while map->lock is free: memory is never
+ *	allocated for a table under map->lock.  Writers who must not wait for
+ *	another one's memory build a table of their own; map->epoch tells whose
+ *	is still wanted.
  *
  * Ordering (store side | load side | without it)
  *	O1  release store of a control word | acquire load | a FULL tag is
@@ -75,6 +77,7 @@
 #include <linux/module.h>
 #include <linux/preempt.h>
 #include <linux/random.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/sizes.h>
@@ -1490,7 +1493,7 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 	 * began before the grace period that chm_merge() waits for.
 	 */
 	rcu_assign_pointer(map->tbl, fresh);
-	/* Pairs with READ_ONCE() in chm_resize(), under resize_lock. */
+	/* Pairs with READ_ONCE() in chm_resize(), which lacks the lock. */
 	WRITE_ONCE(map->epoch, map->epoch + 1);
 	if (!old)
 		return;
@@ -1511,7 +1514,6 @@ static int chm_replace_table(struct chm *map, struct chm_table *fresh,
 	int ret;
 
 	lockdep_assert_held(&map->lock);
-	lockdep_assert_held(&map->resize_lock);
 	if (max(map->entries, map->reserved) > fresh->max_entries)
 		return -EAGAIN;
 	if (old) {
@@ -1577,6 +1579,20 @@ static struct chm_table *chm_build_table(const struct chm *map, u64 nr_chunks,
 }
 
 /*
+ * One table is built at a time, so that writers who find the map full do not all
+ * look for memory.  But the one who does may be in reclaim, and wait for what the
+ * caller holds, if that has to pass less than GFP_KERNEL or is in reclaim itself.
+ */
+static bool chm_lock_resize(struct chm *map, gfp_t gfp)
+{
+	if ((current_gfp_context(gfp) & GFP_KERNEL) != GFP_KERNEL ||
+	    current->flags & PF_MEMALLOC)
+		return mutex_trylock(&map->resize_lock);
+	mutex_lock(&map->resize_lock);
+	return true;
+}
+
+/*
  * Build a table of @nr_chunks and move to it.  Drops and retakes map->lock, so
  * that memory is not allocated under it; returns -EAGAIN, with nothing done,
  * if another writer replaced the table, or filled it, meanwhile.
@@ -1588,10 +1604,11 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	unsigned long epoch = map->epoch;
 	struct chm_table *fresh = NULL;
 	int ret = -EAGAIN;
+	bool locked;
 
 	lockdep_assert_held(&map->lock);
 	mutex_unlock(&map->lock);
-	mutex_lock(&map->resize_lock);
+	locked = chm_lock_resize(map, gfp);
 	if (READ_ONCE(map->epoch) == epoch)
 		fresh = chm_build_table(map, nr_chunks, old_chunks, gfp);
 	mutex_lock(&map->lock);
@@ -1599,12 +1616,13 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 		ret = PTR_ERR(fresh);
 		map->events.failed_allocs += ret == -ENOMEM;
 	} else if (fresh && map->epoch != epoch) {
-		/* chm_shrink() left an empty map without a table: so be it. */
+		/* Built for a table that is no more. */
 		chm_free_table(&map->p, fresh);
 	} else if (fresh) {
 		ret = chm_fill_table(map, fresh, reseed, gfp);
 	}
-	mutex_unlock(&map->resize_lock);
+	if (locked)
+		mutex_unlock(&map->resize_lock);
 	return ret;
 }
 

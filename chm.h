@@ -108,15 +108,18 @@ enum chm_reclaim {
  * @clone: CHM_CLONE only, where it is required: make a second pair of one.
  *	@new_key and @new_value hold a bitwise copy to begin with.  Returns 0,
  *	or a negative errno after undoing its own work, which makes the growth
- *	fail.  Runs with the map's mutex held; may sleep.  If a shrinker writes
- *	to the map, @clone and @drop must not allocate with GFP_KERNEL.
+ *	fail.  Runs with the map's mutex held; may sleep, but must not call what
+ *	takes that mutex (see Locking in Documentation/chm.rst).  If a shrinker
+ *	writes to the map, or some writer holds what reclaim needs, @clone and
+ *	@drop must not allocate with GFP_KERNEL.
  * @drop: Release what a removed pair owns.  Called once for each pair that
  *	was inserted (or cloned), after a grace period; never for a pair that
  *	chm_take() handed out.  In CHM_WORD maps the value is the last one
  *	stored, in CHM_CELL maps what all updates have made of it.  Process
  *	context, with the map's mutex held, in a work item or in any writer: it
- *	must not call a writer of the same map, nor take a lock that is held
- *	around one.  It may write to or destroy other maps.
+ *	must not call what takes that mutex, nor take a lock that is held around
+ *	a writer.  It may write to or destroy other maps, best those made by
+ *	another chm_init(), since lockdep tells maps apart by that.
  * @merge: CHM_CELL only; NULL: the value is an array of atomic_long_t, and
  *	updates are added up.  Else: bring the updates that led from @snapshot to
  *	@old_now into @new_value, by atomic operations, whatever @new_value is
@@ -215,7 +218,7 @@ struct chm {
 	/* Written by writers; more than a cache line behind what readers use. */
 	unsigned long		entries;	/* under lock */
 	struct mutex		lock;		/* excludes writers; inner */
-	struct mutex		resize_lock;	/* one table being built; outer */
+	struct mutex		resize_lock;	/* mostly: builds a table; outer */
 
 	/* all below: under lock */
 	u64			seed[2];
@@ -307,7 +310,8 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * @map: The map, uninitialised or destroyed.
  * @params: Copied; need not outlive the call.
  * @name: Its directory under /sys/kernel/debug/chm/, up to 63 printable
- *	characters without '/'; NULL: none.
+ *	characters without '/'; NULL: none.  Should debugfs fail to make it, the
+ *	map does without.
  *
  * Allocates no table: an empty map owns no memory beyond struct chm (G10).
  * Maps made by different calls in the source have lock classes of their own
@@ -317,8 +321,8 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * Return:
  * * %0			- the map is ready
  * * %-EINVAL		- a parameter or the name is out of range
- * * %-EEXIST		- a map of this name exists (with CONFIG_DEBUG_FS)
- * * %-ENOMEM		- no memory for the debugfs directory
+ * * %-EEXIST		- a map has a directory of this name
+ * * %-ENOMEM		- no memory for what the directory's files need
  */
 #define chm_init(map, params, name)					\
 ({									\
@@ -909,7 +913,9 @@ bool chm_cell_read(struct chm *map, const void *key, void *value);
  * @map: The map.
  * @key: @key_size bytes, copied.
  * @value: @value_size bytes, copied; NULL only if that is 0.
- * @gfp: For the new table, should one be needed.
+ * @gfp: For the new table, should one be needed.  Memory that another writer of
+ *	the map looks for is waited for only with GFP_KERNEL: with less, a caller
+ *	may hold what reclaim needs.
  *
  * On failure the map is as it was (G6) and the caller still owns what the pair
  * refers to.  Cannot fail with -ENOMEM within what chm_reserve() promised (G7).

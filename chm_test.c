@@ -23,10 +23,12 @@
 #include <linux/module.h>
 #include <linux/prandom.h>
 #include <linux/random.h>
+#include <linux/sched/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/swab.h>
+#include <linux/workqueue.h>
 
 #include "chm.h"
 
@@ -465,6 +467,39 @@ static struct long_reader *test_reader(struct kunit *test)
 static void stop_reader(struct kunit *test, struct long_reader *r)
 {
 	kunit_release_action(test, leave_action, r);
+}
+
+/* A call beside the test, which may have to wait. */
+struct map_call {
+	struct work_struct	work;
+	int			(*call)(struct chm *map);
+	struct chm		*map;
+	int			ret;
+};
+
+static void map_call_work(struct work_struct *work)
+{
+	struct map_call *c = container_of(work, struct map_call, work);
+
+	c->ret = c->call(c->map);
+}
+
+static struct map_call *start_call(struct kunit *test, struct chm *map,
+				   int (*call)(struct chm *map))
+{
+	struct map_call *c = test_alloc(test, sizeof(*c));
+
+	c->call = call;
+	c->map = map;
+	INIT_WORK(&c->work, map_call_work);
+	queue_work(system_unbound_wq, &c->work);
+	return c;
+}
+
+static int end_call(struct map_call *c)
+{
+	flush_work(&c->work);
+	return c->ret;
 }
 
 struct reclaim_mode {
@@ -2774,6 +2809,43 @@ static void chm_shrink_to_fit(struct kunit *test)
 	expect_no_new_table(test, map, &s);
 }
 
+static int reserve_many(struct chm *map)
+{
+	return chm_reserve(map, 100000, GFP_KERNEL);
+}
+
+/*
+ * Somebody, here the test itself, holds resize_lock, and is in reclaim.  Writers
+ * who may hold what reclaim waits for find memory of their own; others wait.
+ */
+static void chm_reserve_waits_for_no_reclaim(struct kunit *test)
+{
+	static const gfp_t less[] = { GFP_NOFS, GFP_NOIO, GFP_NOWAIT };
+	struct chm *map = test_map(test, &u64_params);
+	struct map_call *c;
+	unsigned int flags;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10), 0);
+	mutex_lock(&map->resize_lock);
+	for (i = 0; i < ARRAY_SIZE(less); i++)
+		KUNIT_EXPECT_EQ(test, chm_reserve(map, 20 << i, less[i]), 0);
+	flags = memalloc_nofs_save();
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 10, 500), 0);
+	memalloc_nofs_restore(flags);
+	flags = memalloc_noreclaim_save();
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 500, 1000), 0);
+	memalloc_noreclaim_restore(flags);
+	c = start_call(test, map, reserve_many);
+	msleep(20);
+	KUNIT_EXPECT_TRUE(test, work_busy(&c->work));
+	mutex_unlock(&map->resize_lock);
+	KUNIT_EXPECT_EQ(test, end_call(c), 0);
+	KUNIT_EXPECT_GE(test, stats_of(map).slots, 100000);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1000), 0);
+	expect_sound(test, map);
+}
+
 /* G10. */
 static void chm_shrink_empty(struct kunit *test)
 {
@@ -2909,6 +2981,7 @@ static struct kunit_case chm_size_cases[] = {
 	KUNIT_CASE(chm_reserve_then_nothing_can_be_allocated),
 	KUNIT_CASE(chm_reserve_then_churn),
 	KUNIT_CASE(chm_insert_without_memory),
+	KUNIT_CASE(chm_reserve_waits_for_no_reclaim),
 	KUNIT_CASE(chm_shrink_without_memory),
 	KUNIT_CASE(chm_shrink_to_fit),
 	KUNIT_CASE(chm_shrink_empty),
@@ -3405,54 +3478,42 @@ static void chm_drop_of_word_is_the_last(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&l->wrong), 0);
 }
 
-struct shrink_call {
-	struct work_struct	work;
-	struct chm		*map;
-	int			ret;
-};
-
-static void shrink_work(struct work_struct *work)
+static int shrink_now(struct chm *map)
 {
-	struct shrink_call *c = container_of(work, struct shrink_call, work);
-
-	c->ret = chm_shrink(c->map, GFP_KERNEL);
+	return chm_shrink(map, GFP_KERNEL);
 }
 
 /* While resize_lock is held: starts chm_shrink(), which gets there. */
-static void start_shrink(struct shrink_call *c, struct chm *map)
+static struct map_call *start_shrink(struct kunit *test, struct chm *map)
 {
 	unsigned long before = map->promises, now = before;
+	struct map_call *c = start_call(test, map, shrink_now);
 
-	c->map = map;
-	INIT_WORK(&c->work, shrink_work);
-	queue_work(system_unbound_wq, &c->work);
 	while (now == before) {
 		msleep(1);
 		mutex_lock(&map->lock);
 		now = map->promises;
 		mutex_unlock(&map->lock);
 	}
+	return c;
 }
 
 /* What one call can't undo the other has ended: the promise stays gone. */
 static void chm_shrink_fails_beside_another(struct kunit *test)
 {
-	struct shrink_call *c = kunit_kcalloc(test, 2, sizeof(*c), GFP_KERNEL);
 	struct ledger *l = test_ledger(test, 5000);
 	struct chm *map = test_item_map(test, CHM_CLONE);
+	struct map_call *a, *b;
 
-	KUNIT_ASSERT_NOT_NULL(test, c);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 300), 0);
 	l->fail_clone = 40;
 	mutex_lock(&map->resize_lock);
-	start_shrink(&c[0], map);
-	start_shrink(&c[1], map);
+	a = start_shrink(test, map);
+	b = start_shrink(test, map);
 	mutex_unlock(&map->resize_lock);
-	flush_work(&c[0].work);
-	flush_work(&c[1].work);
 	/* Whoever comes first. */
-	KUNIT_EXPECT_EQ(test, c[0].ret + c[1].ret, -ENOMEM);
+	KUNIT_EXPECT_EQ(test, end_call(a) + end_call(b), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, map->reserved, 0);
 	KUNIT_EXPECT_LE(test, stats_of(map).slots, 300 * 100 / 80 + CHM_SLOTS);
 	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, 300), 0);
