@@ -3171,8 +3171,8 @@ static int chm_lookup_line(struct chm_debugfs *d, char *line)
 	char *word;
 	int ret;
 
-	/* A key that equal() follows as a pointer is not to be made up. */
-	if (p->equal && !p->debugfs_write)
+	/* A key that these follow as a pointer is not to be made up. */
+	if ((p->hash || p->equal) && !p->debugfs_write)
 		return -EPERM;
 	ret = chm_split(line, &word, 1);
 	if (ret < 0)

@@ -98,7 +98,8 @@ enum chm_reclaim {
  *	0: 140.
  * @min_entries: The table is made for at least so many pairs.
  * @max_entries: More pairs than this are refused with -E2BIG; 0: no limit.
- * @debugfs_write: Let root change this map through its debugfs directory.
+ * @debugfs_write: Let root change this map through its debugfs directory, and
+ *	make up keys to look up, be there @hash or @equal.
  * @hash: Hash of a key with a seed; NULL: a seeded hash of its bytes, which
  *	changes to SipHash under attack.  All 64 bits should be good: the high
  *	32 choose the chunk, the low 7 are the tag.  Called in the context of

@@ -28,6 +28,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/swab.h>
+#include <linux/umh.h>
 #include <linux/workqueue.h>
 
 #include "chm.h"
@@ -1557,6 +1558,58 @@ static void chm_init_with_name_in_use(struct kunit *test)
 		chm_destroy(second);
 }
 
+static atomic_t hashed;
+
+static u64 hash_counted(const void *key, u64 seed)
+{
+	atomic_inc(&hashed);
+	return *(const u64 *)key * 0x9e3779b97f4a7c15;
+}
+
+static bool equal_u64(const void *a, const void *b)
+{
+	return *(const u64 *)a == *(const u64 *)b;
+}
+
+static const struct debugfs_case {
+	const char		*desc;
+	bool			refuses;
+	struct chm_params	p;
+} debugfs_cases[] = {
+	{ "hash", true, { .key_size = 8, .hash = hash_counted } },
+	{ "equal", true, { .key_size = 8, .hash = hash_counted, .equal = equal_u64 } },
+	{ "write", false, { .key_size = 8, .hash = hash_counted, .debugfs_write = true } },
+};
+
+KUNIT_ARRAY_PARAM_DESC(debugfs, debugfs_cases, desc);
+
+static int shell(const char *script)
+{
+	char *argv[] = { "/bin/sh", "-c", (char *)script, NULL };
+	char *envp[] = { "PATH=/bin:/usr/bin", NULL };
+
+	return call_usermodehelper(argv[0], argv, envp, UMH_WAIT_PROC);
+}
+
+/* The keys of a map with hash() may be pointers, and root be no oracle. */
+static void chm_debugfs_makes_up_no_keys(struct kunit *test)
+{
+	const struct debugfs_case *c = test->param_value;
+	struct chm *map = test_alloc(test, sizeof(*map));
+	int before, ret;
+	u64 key = 1;
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &c->p, "chm-test-keys"), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
+	KUNIT_ASSERT_EQ(test, chm_insert(map, &key, NULL, GFP_KERNEL), 0);
+	if (shell("test -w /sys/kernel/debug/chm/chm-test-keys/lookup"))
+		kunit_skip(test, "needs a shell, and debugfs mounted");
+	before = atomic_read(&hashed);
+	ret = shell("echo 1 >/sys/kernel/debug/chm/chm-test-keys/lookup");
+	KUNIT_EXPECT_EQ(test, !!ret, c->refuses);
+	KUNIT_EXPECT_EQ(test, atomic_read(&hashed) == before, c->refuses);
+}
+
 static void chm_init_after_destroy(struct kunit *test)
 {
 	struct chm *map = test_alloc(test, sizeof(*map));
@@ -1672,6 +1725,7 @@ static struct kunit_case chm_init_cases[] = {
 	KUNIT_CASE(chm_init_copies_params),
 	KUNIT_CASE_PARAM(chm_init_checks_name, name_gen_params),
 	KUNIT_CASE(chm_init_with_name_in_use),
+	KUNIT_CASE_PARAM(chm_debugfs_makes_up_no_keys, debugfs_gen_params),
 	KUNIT_CASE(chm_init_after_destroy),
 	KUNIT_CASE(chm_init_owns_nothing),
 	KUNIT_CASE(chm_init_min_entries),
