@@ -1585,8 +1585,8 @@ KUNIT_ARRAY_PARAM_DESC(debugfs, debugfs_cases, desc);
 
 static int shell(const char *script)
 {
-	char *argv[] = { "/bin/sh", "-c", (char *)script, NULL };
-	char *envp[] = { "PATH=/bin:/usr/bin", NULL };
+	char *argv[4] = { "/bin/sh", "-c", (char *)script, NULL };
+	char *envp[2] = { "PATH=/bin:/usr/bin", NULL };
 
 	return call_usermodehelper(argv[0], argv, envp, UMH_WAIT_PROC);
 }
@@ -3544,7 +3544,7 @@ static struct map_call *start_shrink(struct kunit *test, struct chm *map)
 	struct map_call *c = start_call(test, map, shrink_now);
 
 	while (now == before) {
-		msleep(1);
+		msleep(20);
 		mutex_lock(&map->lock);
 		now = map->promises;
 		mutex_unlock(&map->lock);
