@@ -929,7 +929,8 @@ bool chm_cell_read(struct chm *map, const void *key, void *value);
  * Return:
  * * %0		- inserted
  * * %-EEXIST	- the key is present
- * * %-ENOMEM	- a table was needed and could not be allocated
+ * * %-ENOMEM	- a table was needed and could not be allocated, be it that
+ *		  another writer is about to have one
  * * another	- what clone() returned while the pairs were moved to a table
  * * %-E2BIG	- the map is at @max_entries, or at what chm can address
  * * %-EINVAL	- DEFINE_CHM() with bad parameters, or no value

@@ -1602,7 +1602,7 @@ static void chm_debugfs_makes_up_no_keys(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, chm_init(map, &c->p, "chm-test-keys"), 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
 	KUNIT_ASSERT_EQ(test, chm_insert(map, &key, NULL, GFP_KERNEL), 0);
-	if (shell("test -w /sys/kernel/debug/chm/chm-test-keys/lookup"))
+	if (shell(": >/sys/kernel/debug/chm/chm-test-keys/lookup"))
 		kunit_skip(test, "needs a shell, and debugfs mounted");
 	before = atomic_read(&hashed);
 	ret = shell("echo 1 >/sys/kernel/debug/chm/chm-test-keys/lookup");
@@ -2900,6 +2900,43 @@ static void chm_reserve_waits_for_no_reclaim(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Has slots die all the time, until the test takes the pairs away. */
+static int replace_until_absent(struct chm *map)
+{
+	unsigned long end = jiffies + 20 * HZ;
+	u8 value[120] = { };
+	u64 key = 0;
+	int ret = 0;
+
+	while (!ret && time_before(jiffies, end)) {
+		key = (key + 1) % 64;
+		ret = chm_replace(map, &key, value, GFP_NOFS);
+		cond_resched();
+	}
+	return ret;
+}
+
+/* The tables of a writer who can't wait come in nobody's way for ever. */
+static void chm_reserve_beside_restless_writer(struct kunit *test)
+{
+	static const struct chm_params p = { .key_size = 8, .value_size = 120 };
+	struct chm *map = test_map(test, &p);
+	u8 *value = test_alloc(test, p.value_size);
+	struct map_call *c;
+	u64 key;
+
+	for (key = 0; key < 64; key++)
+		KUNIT_ASSERT_EQ(test, chm_insert(map, &key, value, GFP_KERNEL), 0);
+	c = start_call(test, map, replace_until_absent);
+	while (work_busy(&c->work) && !stats_of(map).dead)
+		msleep(20);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 1000000, GFP_KERNEL), 0);
+	chm_clear(map);
+	KUNIT_EXPECT_EQ(test, end_call(c), -ENOENT);
+	KUNIT_EXPECT_GE(test, stats_of(map).slots, 1000000);
+	expect_sound(test, map);
+}
+
 /* G10. */
 static void chm_shrink_empty(struct kunit *test)
 {
@@ -3036,6 +3073,7 @@ static struct kunit_case chm_size_cases[] = {
 	KUNIT_CASE(chm_reserve_then_churn),
 	KUNIT_CASE(chm_insert_without_memory),
 	KUNIT_CASE(chm_reserve_waits_for_no_reclaim),
+	KUNIT_CASE(chm_reserve_beside_restless_writer),
 	KUNIT_CASE(chm_shrink_without_memory),
 	KUNIT_CASE(chm_shrink_to_fit),
 	KUNIT_CASE(chm_shrink_empty),
