@@ -31,9 +31,9 @@
  * Locking
  *	map->lock excludes writers.  map->resize_lock, taken outside of it,
  *	has one table built at a time while map->lock is free: memory is never
- *	allocated for a table under map->lock.  A writer who must not wait for
- *	another one's memory does without resize_lock if nothing else helps;
- *	map->epoch tells whose table is still wanted.
+ *	allocated for a table under map->lock.  Writers who must not wait for
+ *	another one's memory build a table of their own; map->epoch tells that
+ *	there was another.
  *
  * Ordering (store side | load side | without it)
  *	O1  release store of a control word | acquire load | a FULL tag is
@@ -1578,9 +1578,6 @@ static struct chm_table *chm_build_table(const struct chm *map, u64 nr_chunks,
 	return ERR_PTR(ret);
 }
 
-#define CHM_RESEED	BIT(0)
-#define CHM_OPTIONAL	BIT(1)	/* the caller has another way */
-
 /*
  * One table is built at a time, so that writers who find the map full do not all
  * look for memory.  But the one who does may be in reclaim, and wait for what the
@@ -1596,14 +1593,32 @@ static bool chm_lock_resize(struct chm *map, gfp_t gfp)
 }
 
 /*
+ * Another table came while @fresh was made, to replace one of @old_chunks.  Does
+ * it still lead where it was to?  Thrown away each time, a table that takes long
+ * would never come where somebody else publishes small ones all the time.
+ */
+static bool chm_still_wanted(const struct chm *map,
+			     const struct chm_table *fresh, u32 old_chunks)
+{
+	const struct chm_table *t = chm_table(map);
+
+	/* chm_shrink() left an empty map without a table: so be it. */
+	if (!t)
+		return false;
+	/* The snapshot has no room for more pairs. */
+	if (chm_takes_snapshots(&map->p) && t->nr_chunks > old_chunks)
+		return false;
+	if (fresh->nr_chunks > old_chunks)
+		return fresh->nr_chunks > t->nr_chunks;
+	return fresh->nr_chunks < min(old_chunks, t->nr_chunks);
+}
+
+/*
  * Build a table of @nr_chunks and move to it.  Drops and retakes map->lock, so
  * that memory is not allocated under it; returns -EAGAIN, with nothing done,
- * if another writer replaced the table, or filled it, meanwhile.  @how:
- * CHM_RESEED; CHM_OPTIONAL: -EBUSY rather than build a table beside another
- * writer, who would have to begin anew, and again each time the caller comes.
+ * if another writer replaced the table, or filled it, meanwhile.
  */
-static int chm_resize(struct chm *map, u64 nr_chunks, unsigned int how,
-		      gfp_t gfp)
+static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 {
 	const struct chm_table *old = chm_table(map);
 	u32 old_chunks = old ? old->nr_chunks : 0;
@@ -1615,9 +1630,7 @@ static int chm_resize(struct chm *map, u64 nr_chunks, unsigned int how,
 	lockdep_assert_held(&map->lock);
 	mutex_unlock(&map->lock);
 	locked = chm_lock_resize(map, gfp);
-	if (!locked && how & CHM_OPTIONAL)
-		ret = -EBUSY;
-	else if (READ_ONCE(map->epoch) == epoch)
+	if (READ_ONCE(map->epoch) == epoch)
 		fresh = chm_build_table(map, nr_chunks, old_chunks, gfp);
 	mutex_lock(&map->lock);
 	if (IS_ERR(fresh)) {
@@ -1625,11 +1638,11 @@ static int chm_resize(struct chm *map, u64 nr_chunks, unsigned int how,
 		/* Else there is another table, which may do. */
 		if (map->epoch == epoch)
 			ret = PTR_ERR(fresh);
-	} else if (fresh && map->epoch != epoch) {
-		/* Built for a table that is no more. */
+	} else if (fresh && map->epoch != epoch &&
+		   !chm_still_wanted(map, fresh, old_chunks)) {
 		chm_free_table(&map->p, fresh);
 	} else if (fresh) {
-		ret = chm_fill_table(map, fresh, how & CHM_RESEED, gfp);
+		ret = chm_fill_table(map, fresh, reseed, gfp);
 	}
 	if (locked)
 		mutex_unlock(&map->resize_lock);
@@ -1718,16 +1731,9 @@ static int chm_make_room(struct chm *map, bool create, gfp_t gfp)
 {
 	struct chm_table *t = chm_table(map);
 	bool had_dead = t && chm_nr_dead(t);
-	unsigned int how = 0;
 	int ret;
 
-	if (had_dead && !(create && chm_full(map, t)))
-		how = CHM_OPTIONAL;
-	ret = chm_resize(map, chm_chunks_wanted(map, create), how, gfp);
-	if (ret == -EBUSY) {
-		chm_wait(map);
-		return 0;
-	}
+	ret = chm_resize(map, chm_chunks_wanted(map, create), false, gfp);
 	if (!ret || ret == -EAGAIN)
 		return 0;
 	t = chm_table(map);
@@ -1768,11 +1774,10 @@ static void chm_defend(struct chm *map, u32 distance, gfp_t gfp)
 
 	if (map->entries > max(chm_nr_slots(t) / 2, map->reserved)) {
 		if (distance > CHM_PROBE_LIMIT)
-			chm_resize(map, chm_chunks_grown(map, t), CHM_OPTIONAL, gfp);
+			chm_resize(map, chm_chunks_grown(map, t), false, gfp);
 	} else if (chm_suspicious(map, t, distance)) {
 		if (!map->events.reseeds && !map->walks)
-			chm_resize(map, t->nr_chunks, CHM_RESEED | CHM_OPTIONAL,
-				   gfp);
+			chm_resize(map, t->nr_chunks, true, gfp);
 	}
 }
 
@@ -1798,12 +1803,10 @@ static bool chm_scattered(const struct chm_table *t, u32 distance)
 static void chm_bring_home(struct chm *map, u32 distance, gfp_t gfp)
 {
 	struct chm_table *t = chm_table(map);
-	int ret;
 
 	if (!chm_scattered(t, distance))
 		return;
-	ret = chm_resize(map, t->nr_chunks, CHM_OPTIONAL, gfp);
-	if (!ret || ret == -EBUSY)
+	if (!chm_resize(map, t->nr_chunks, false, gfp))
 		return;
 	/* Not with the next replacement again: this was a costly failure. */
 	t = chm_table(map);
@@ -2217,7 +2220,7 @@ static int chm_reserve_locked(struct chm *map, unsigned long n, gfp_t gfp)
 		}
 		ret = chm_resize(map, chm_chunks_needed(map,
 							max(n, map->entries)),
-				 0, gfp);
+				 false, gfp);
 		if (ret == -EAGAIN)
 			ret = 0;
 	}
@@ -2256,7 +2259,7 @@ static int chm_shrink_locked(struct chm *map, gfp_t gfp)
 			chm_publish(map, NULL);
 			return 0;
 		}
-		ret = chm_resize(map, fit, 0, gfp);
+		ret = chm_resize(map, fit, false, gfp);
 	}
 	return ret;
 }
@@ -3083,16 +3086,21 @@ static int chm_command_fill(struct chm *map, int argc, char **argv)
 static int chm_move(struct chm *map, bool larger)
 {
 	const struct chm_table *t;
+	unsigned long epoch;
 	int ret;
 
 	mutex_lock(&map->lock);
+	epoch = map->epoch;
 	do {
 		t = chm_table(map);
 		if (!t)
 			ret = -ENODATA;
 		else
 			ret = chm_resize(map, larger ? chm_chunks_grown(map, t) :
-					 t->nr_chunks, 0, CHM_DEBUGFS_GFP);
+					 t->nr_chunks, false, CHM_DEBUGFS_GFP);
+		/* Whoever it was, every pair has moved. */
+		if (ret == -EAGAIN && !larger && map->epoch != epoch)
+			ret = 0;
 	} while (ret == -EAGAIN);
 	mutex_unlock(&map->lock);
 	return ret;

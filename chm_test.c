@@ -2922,6 +2922,7 @@ static void chm_reserve_beside_restless_writer(struct kunit *test)
 	static const struct chm_params p = { .key_size = 8, .value_size = 120 };
 	struct chm *map = test_map(test, &p);
 	u8 *value = test_alloc(test, p.value_size);
+	unsigned long n = scaled(1000000, 100000);
 	struct map_call *c;
 	u64 key;
 
@@ -2930,10 +2931,10 @@ static void chm_reserve_beside_restless_writer(struct kunit *test)
 	c = start_call(test, map, replace_until_absent);
 	while (work_busy(&c->work) && !stats_of(map).dead)
 		msleep(20);
-	KUNIT_EXPECT_EQ(test, chm_reserve(map, 1000000, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, n, GFP_KERNEL), 0);
 	chm_clear(map);
 	KUNIT_EXPECT_EQ(test, end_call(c), -ENOENT);
-	KUNIT_EXPECT_GE(test, stats_of(map).slots, 1000000);
+	KUNIT_EXPECT_GE(test, stats_of(map).slots, n);
 	expect_sound(test, map);
 }
 
