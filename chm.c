@@ -1615,8 +1615,9 @@ static bool chm_still_wanted(const struct chm *map,
 
 /*
  * Build a table of @nr_chunks and move to it.  Drops and retakes map->lock, so
- * that memory is not allocated under it; returns -EAGAIN, with nothing done,
- * if another writer replaced the table, or filled it, meanwhile.
+ * that memory is not allocated under it.  Returns -EAGAIN, with nothing done, if
+ * the new table has no room, or another writer replaced the old one meanwhile
+ * and this one is not wanted any more or can't be had.
  */
 static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 {
@@ -1624,8 +1625,8 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	u32 old_chunks = old ? old->nr_chunks : 0;
 	unsigned long epoch = map->epoch;
 	struct chm_table *fresh = NULL;
+	bool locked, outrun;
 	int ret = -EAGAIN;
-	bool locked;
 
 	lockdep_assert_held(&map->lock);
 	mutex_unlock(&map->lock);
@@ -1633,12 +1634,11 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	if (READ_ONCE(map->epoch) == epoch)
 		fresh = chm_build_table(map, nr_chunks, old_chunks, gfp);
 	mutex_lock(&map->lock);
+	outrun = map->epoch != epoch;
 	if (IS_ERR(fresh)) {
-		map->events.failed_allocs += PTR_ERR(fresh) == -ENOMEM;
-		/* Else there is another table, which may do. */
-		if (map->epoch == epoch)
-			ret = PTR_ERR(fresh);
-	} else if (fresh && map->epoch != epoch &&
+		ret = PTR_ERR(fresh);
+		map->events.failed_allocs += ret == -ENOMEM;
+	} else if (fresh && outrun &&
 		   !chm_still_wanted(map, fresh, old_chunks)) {
 		chm_free_table(&map->p, fresh);
 	} else if (fresh) {
@@ -1646,7 +1646,8 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	}
 	if (locked)
 		mutex_unlock(&map->resize_lock);
-	return ret;
+	/* The caller may do without: there is another table. */
+	return ret && outrun ? -EAGAIN : ret;
 }
 
 /* Maps need not agree on what may be held around chm_destroy(). */
