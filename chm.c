@@ -1605,7 +1605,7 @@ static bool chm_still_wanted(const struct chm *map,
 	/* chm_shrink() left an empty map without a table: so be it. */
 	if (!t)
 		return false;
-	/* The snapshot has no room for more pairs. */
+	/* The snapshot has no room for more slots. */
 	if (chm_takes_snapshots(&map->p) && t->nr_chunks > old_chunks)
 		return false;
 	if (fresh->nr_chunks > old_chunks)
@@ -1614,10 +1614,26 @@ static bool chm_still_wanted(const struct chm *map,
 }
 
 /*
+ * A table of @nr_chunks, to replace one of @old_chunks, can't be had.  Has another
+ * writer's led there, so that the caller may do without?  Where others publish
+ * tables which don't, the caller must not try for ever.
+ */
+static bool chm_outdone(const struct chm *map, u64 nr_chunks, u32 old_chunks)
+{
+	const struct chm_table *t = chm_table(map);
+
+	if (!t)
+		return false;
+	if (nr_chunks > old_chunks)
+		return t->nr_chunks > old_chunks;
+	return t->nr_chunks < old_chunks;
+}
+
+/*
  * Build a table of @nr_chunks and move to it.  Drops and retakes map->lock, so
  * that memory is not allocated under it.  Returns -EAGAIN, with nothing done, if
  * the new table has no room, or another writer replaced the old one meanwhile
- * and this one is not wanted any more or can't be had.
+ * and this one is not wanted any more, or can't be had but the other one may do.
  */
 static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 {
@@ -1646,8 +1662,9 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 	}
 	if (locked)
 		mutex_unlock(&map->resize_lock);
-	/* The caller may do without: there is another table. */
-	return ret && outrun ? -EAGAIN : ret;
+	if (ret && ret != -EAGAIN && chm_outdone(map, nr_chunks, old_chunks))
+		return -EAGAIN;
+	return ret;
 }
 
 /* Maps need not agree on what may be held around chm_destroy(). */
