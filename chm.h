@@ -240,8 +240,8 @@ struct chm {
 
 /*
  * One buffer: this header, nr_chunks chunks, a bitmap of the chunks that have
- * DEAD slots, and for CHM_CELL a struct chm_snapshots.  A lookup reads the first
- * line of the header and no more.
+ * DEAD slots, and a struct chm_snapshots for CHM_CELL, or for all classes with
+ * CONFIG_CHM_DEBUG.  A lookup reads the first line of the header and no more.
  */
 struct chm_table {
 	/* What readers use; constant once published, but for the bitmap's bits. */
