@@ -87,6 +87,7 @@
 #include <linux/vmalloc.h>
 
 #include "chm.h"
+#include "chm_compat.h"
 
 #define CREATE_TRACE_POINTS
 #include "chm_trace.h"
@@ -1042,7 +1043,7 @@ static void chm_poll(struct chm *map, struct chm_table *t)
 static void chm_schedule_reclaim(struct chm *map)
 {
 	if (!map->dying)
-		queue_rcu_work(system_unbound_wq, &map->reclaim);
+		queue_rcu_work(system_dfl_wq, &map->reclaim);
 }
 
 /* The slot at @at, of the active table, was just turned DEAD. */
@@ -3343,7 +3344,7 @@ static int chm_entries_open(struct inode *inode, struct file *file)
 	struct chm_listing *l;
 	int ret;
 
-	l = kvzalloc(struct_size(l, pair, d->map->p.slot_size), GFP_KERNEL);
+	l = kvzalloc_flex(*l, pair, d->map->p.slot_size, GFP_KERNEL);
 	if (!l)
 		return -ENOMEM;
 	l->map = d->map;
@@ -3523,7 +3524,7 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 		return 0;
 	if (chm_name_taken(name))
 		return -EEXIST;
-	d = kzalloc(struct_size(d, key, map->p.key_size), GFP_KERNEL);
+	d = kzalloc_flex(*d, key, map->p.key_size, GFP_KERNEL);
 	if (!d)
 		return -ENOMEM;
 	mutex_init(&d->lock);
@@ -3622,7 +3623,7 @@ static struct chm_created *chm_find_created(const char *name)
 
 static int chm_create(const char *name, const struct chm_params *p)
 {
-	struct chm_created *c = kzalloc(sizeof(*c), GFP_KERNEL);
+	struct chm_created *c = kzalloc_obj(*c, GFP_KERNEL);
 	int ret = -EEXIST;
 
 	if (!c)

@@ -28,6 +28,7 @@
 #include <linux/xarray.h>
 
 #include "chm.h"
+#include "chm_compat.h"
 
 static char *run = "quick";
 module_param(run, charp, 0444);
@@ -488,7 +489,7 @@ static int bench_hlist_init(struct table *t, const struct shape *s)
 {
 	spin_lock_init(&t->lock);
 	t->bits = max(ilog2(roundup_pow_of_two(t->entries)), 1);
-	t->heads = kvcalloc(1UL << t->bits, sizeof(*t->heads), GFP_KERNEL);
+	t->heads = kvzalloc_objs(*t->heads, 1UL << t->bits, GFP_KERNEL);
 	t->nodes = kmem_cache_create("chm_bench_hlist",
 				     sizeof(struct hlist_obj) + pair_size(s),
 				     0, 0, NULL);
@@ -1270,7 +1271,7 @@ static int open_table(struct entrant *e, const struct instance *in,
 		      unsigned long n, unsigned long room)
 {
 	*e = (struct entrant) { .in = in, .entries = n, .owner = true };
-	e->t = kzalloc(sizeof(*e->t), GFP_KERNEL);
+	e->t = kzalloc_obj(*e->t, GFP_KERNEL);
 	if (!e->t)
 		return -ENOMEM;
 	e->t->entries = n;

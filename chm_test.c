@@ -32,6 +32,7 @@
 #include <linux/workqueue.h>
 
 #include "chm.h"
+#include "chm_compat.h"
 
 static unsigned int scale = 100;
 module_param(scale, uint, 0444);
@@ -493,7 +494,7 @@ static struct map_call *start_call(struct kunit *test, struct chm *map,
 	c->call = call;
 	c->map = map;
 	INIT_WORK(&c->work, map_call_work);
-	queue_work(system_unbound_wq, &c->work);
+	queue_work(system_dfl_wq, &c->work);
 	return c;
 }
 

@@ -33,6 +33,7 @@
 #include <linux/smp.h>
 
 #include "chm.h"
+#include "chm_compat.h"
 
 static unsigned int scale = 100;
 module_param(scale, uint, 0444);
@@ -790,8 +791,7 @@ static void race_run_timer(struct race_worker *w)
 				 HRTIMER_MODE_REL_PINNED_HARD :
 				 HRTIMER_MODE_REL_PINNED_SOFT;
 
-	hrtimer_init(&w->timer, CLOCK_MONOTONIC, mode);
-	w->timer.function = race_timer;
+	hrtimer_setup(&w->timer, race_timer, CLOCK_MONOTONIC, mode);
 	hrtimer_start(&w->timer, ns_to_ktime(NSEC_PER_USEC), mode);
 	while (!kthread_should_stop())
 		schedule_timeout_interruptible(1);

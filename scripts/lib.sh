@@ -70,7 +70,7 @@ build_modules() {
 	shift 3
 	mkdir -p "$out"
 	rsync -a --delete --exclude .git --include '*/' --include '*.[ch]' \
-		--include Kbuild --include Makefile --exclude '*' "$src/" "$out/"
+		--include 'Kbuild*' --include Makefile --exclude '*' "$src/" "$out/"
 	kbuild -C "$kdir" M="$out" "$@" || return
 	for sample in "$out"/samples/*/Kbuild; do
 		kbuild -C "$kdir" M="$(dirname "$sample")" \

@@ -39,6 +39,7 @@
 #include <net/net_namespace.h>
 
 #include "chm.h"
+#include "chm_compat.h"
 
 #define MAX_FLOWS	65536	/* 8 MB; some 25 MB while the map grows */
 #define QUEUE_LENGTH	4096	/* packets, a power of two */
@@ -159,7 +160,7 @@ static void hand_over(const struct arrival *a)
 {
 	if (flow_map_count(&flows) < MAX_FLOWS &&
 	    kfifo_in_spinlocked(&arrivals, a, 1, &arrivals_lock))
-		queue_work(system_unbound_wq, &begin_work);
+		queue_work(system_dfl_wq, &begin_work);
 	else
 		flow_add(&missed, 1, a->bytes);
 }
@@ -285,7 +286,7 @@ static void expire_idle(void)
 static void expire_flows(struct work_struct *work)
 {
 	expire_idle();
-	queue_delayed_work(system_unbound_wq, to_delayed_work(work),
+	queue_delayed_work(system_dfl_wq, to_delayed_work(work),
 			   EXPIRE_SECONDS * HZ);
 }
 
@@ -400,7 +401,7 @@ static int __init flows_init(void)
 		flow_map_destroy(&flows);
 		return err;
 	}
-	queue_delayed_work(system_unbound_wq, &expire_work,
+	queue_delayed_work(system_dfl_wq, &expire_work,
 			   EXPIRE_SECONDS * HZ);
 	flows_dir = debugfs_create_dir(KBUILD_MODNAME, NULL);
 	debugfs_create_file("flows", 0400, flows_dir, NULL, &flows_fops);

@@ -30,6 +30,7 @@
 #include <net/net_namespace.h>
 
 #include "chm.h"
+#include "chm_compat.h"
 
 /* === The map ============================================================= */
 
@@ -205,7 +206,7 @@ static int policy_add(int argc, char **argv)
 	      parse_action(argc - 2, argv + 2, &policy);
 	if (err)
 		return err;
-	policy.counters = kzalloc(sizeof(*policy.counters), GFP_KERNEL);
+	policy.counters = kzalloc_obj(*policy.counters, GFP_KERNEL);
 	if (!policy.counters)
 		return -ENOMEM;
 	/* A pair that was refused is still ours: no drop() for it. */
