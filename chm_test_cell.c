@@ -21,8 +21,8 @@
 #include <linux/random.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
-#include <linux/sched/clock.h>
 #include <linux/slab.h>
+#include <linux/timekeeping.h>
 
 #include "chm.h"
 
@@ -828,12 +828,15 @@ static u64 sum_random(struct sum_worker *w)
 	return w->rng >> 8;
 }
 
-/* Not udelay(): emulators take PAUSE for a chance to run another CPU. */
+/*
+ * Not udelay(): emulators take PAUSE for a chance to run another CPU.  Nor
+ * local_clock(), which counts jiffies in User Mode Linux.
+ */
 static void sum_spin(u64 us)
 {
-	u64 start = local_clock();
+	u64 start = ktime_get_mono_fast_ns();
 
-	while (local_clock() - start < us * NSEC_PER_USEC)
+	while (ktime_get_mono_fast_ns() - start < us * NSEC_PER_USEC)
 		barrier();
 }
 
@@ -1233,10 +1236,10 @@ static void wide_merge(void *new_value, const void *old_now,
 /* So that there is something to merge: go on when @cell is an old copy. */
 static void wide_await_table(struct wide *w, const void *cell)
 {
-	u64 end = local_clock() + 20 * NSEC_PER_MSEC;
+	u64 end = ktime_get_mono_fast_ns() + 20 * NSEC_PER_MSEC;
 	u64 key = 1;
 
-	while (chm_lookup(&w->map, &key) == cell && local_clock() < end)
+	while (chm_lookup(&w->map, &key) == cell && ktime_get_mono_fast_ns() < end)
 		barrier();
 }
 

@@ -28,9 +28,9 @@
 #include <linux/random.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
-#include <linux/sched/clock.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
+#include <linux/timekeeping.h>
 
 #include "chm.h"
 #include "chm_compat.h"
@@ -157,14 +157,31 @@ struct race {
 };
 
 /*
+ * Let others run.  User Mode Linux does not preempt kernel threads when an
+ * interrupt returns, and cond_resched() does nothing where CONFIG_PREEMPT is set.
+ */
+static void race_give_way(void)
+{
+	cond_resched();
+	if (need_resched())
+		schedule();
+}
+
+/* Not local_clock(): in User Mode Linux it stands still while an interrupt lasts. */
+static u64 race_now(void)
+{
+	return ktime_get_mono_fast_ns();
+}
+
+/*
  * Keep the CPU for a while.  Not udelay() nor cpu_relax(): emulators take PAUSE
  * for a chance to run something else, and no two CPUs would spin at a time.
  */
 static void race_spin(u64 us)
 {
-	u64 start = local_clock();
+	u64 start = race_now();
 
-	while (local_clock() - start < us * NSEC_PER_USEC)
+	while (race_now() - start < us * NSEC_PER_USEC)
 		barrier();
 }
 
@@ -503,7 +520,7 @@ static void race_step_walk(struct race_worker *w)
 	chm_iter_init(&it, &w->r->map);
 	while (!race_over(w->r) && chm_iter_next(&it, &key, w->value)) {
 		race_visit(w, key, w->value);
-		cond_resched();
+		race_give_way();
 	}
 	chm_iter_exit(&it);
 	if (!race_over(w->r))
@@ -808,7 +825,7 @@ static int race_thread(void *arg)
 	}
 	while (!race_over(w->r)) {
 		w->role->step(w);
-		cond_resched();
+		race_give_way();
 	}
 	while (!kthread_should_stop())
 		schedule_timeout_interruptible(1);
@@ -1509,7 +1526,7 @@ static int race_duel_thread(void *arg)
 			atomic_set(&d->wrong, ret);
 		else
 			WRITE_ONCE(me->lost, me->lost + 1);
-		cond_resched();
+		race_give_way();
 	}
 	return 0;
 }
@@ -1635,19 +1652,19 @@ static struct stage *stage;
 
 static void stage_await(const bool *flag)
 {
-	u64 start = local_clock();
+	u64 start = race_now();
 
-	while (!READ_ONCE(*flag) && local_clock() - start < STAGE_WAIT)
+	while (!READ_ONCE(*flag) && race_now() - start < STAGE_WAIT)
 		barrier();
 }
 
 static void stage_await_done(struct stage *s)
 {
-	u64 start = local_clock();
+	u64 start = race_now();
 
 	/* Pairs with stage_reader(). */
 	while (smp_load_acquire(&s->done) != s->round &&
-	       local_clock() - start < STAGE_WAIT)
+	       race_now() - start < STAGE_WAIT)
 		barrier();
 }
 
@@ -1664,9 +1681,9 @@ static void stage_freeze(void *arg)
 
 static void stage_run_up(s64 ns)
 {
-	u64 start = local_clock();
+	u64 start = race_now();
 
-	while ((s64)(local_clock() - start) < ns)
+	while ((s64)(race_now() - start) < ns)
 		barrier();
 }
 
@@ -1745,7 +1762,7 @@ static int stage_reader(void *arg)
 		unsigned int round = smp_load_acquire(&s->round);
 
 		if (round == s->done) {
-			cond_resched();
+			race_give_way();
 			continue;
 		}
 		stage_read(s);
@@ -1787,7 +1804,7 @@ static void stage_end(struct stage *s)
 	smp_wmb();
 	/* Pairs with stage_reader(). */
 	while (smp_load_acquire(&s->done) != s->round)
-		cond_resched();
+		race_give_way();
 }
 
 static void stage_check(struct stage *s, int ret)
@@ -1983,7 +2000,7 @@ static int stage_writer(void *arg)
 			site = 0;
 		}
 		s->act(s, site);
-		cond_resched();
+		race_give_way();
 	}
 	WRITE_ONCE(s->over, true);
 	while (!kthread_should_stop())
@@ -2232,7 +2249,7 @@ static int grace_storm(struct grace *g, size_t bytes)
 		grace_scribble(bytes);
 		if (!ret && j % 4 == 3)
 			ret = chm_shrink(&g->map, GFP_KERNEL);
-		cond_resched();
+		race_give_way();
 	}
 	return ret;
 }
@@ -2576,7 +2593,7 @@ static int churn_quarter(struct churn *c, unsigned long n, u64 *ns)
 			continue;
 		chm_stats(&c->map, &s);
 		c->most = max(c->most, s.bytes + s.retired_bytes);
-		cond_resched();
+		race_give_way();
 	}
 	*ns = ktime_get_ns() - start;
 	return ret;

@@ -21,9 +21,9 @@
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
 #include <linux/sched.h>
-#include <linux/sched/clock.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/timekeeping.h>
 #include <trace/events/printk.h>
 
 #include "chm.h"
@@ -331,12 +331,15 @@ static atomic_long_t *find_frozen(struct chm *map, const char *key)
 	return (atomic_long_t *)chm_lookup(map, key);
 }
 
-/* Not udelay(): emulators take PAUSE for a chance to run another CPU. */
+/*
+ * Not udelay(): emulators take PAUSE for a chance to run another CPU.  Nor
+ * local_clock(), which counts jiffies in User Mode Linux.
+ */
 static void count_dawdle(void)
 {
-	u64 start = local_clock();
+	u64 start = ktime_get_mono_fast_ns();
 
-	while (local_clock() - start < 100 * NSEC_PER_USEC)
+	while (ktime_get_mono_fast_ns() - start < 100 * NSEC_PER_USEC)
 		barrier();
 }
 
