@@ -101,9 +101,11 @@ enum chm_reclaim {
  * @debugfs_write: Let root change this map through its debugfs directory, and
  *	make up keys to look up, be there @hash or @equal.
  * @hash: Hash of a key with a seed; NULL: a seeded hash of its bytes, which
- *	changes to SipHash under attack.  All 64 bits should be good: the high
- *	32 choose the chunk, the low 7 are the tag.  Called in the context of
- *	the lookup, and by writers in theirs, who hold no RCU read lock.
+ *	changes to SipHash under attack.  A good 32-bit hash will do, jhash() for
+ *	example: chm multiplies the result to spread it over 64 bits, and mixes
+ *	the seed in.  A hash that takes @seed into account can also be defended
+ *	against chosen keys.  Called in the context of the lookup, and by writers
+ *	in theirs, outside RCU readers.
  * @equal: Whether two keys are the same; NULL: memcmp().  Equal keys must
  *	have equal hashes.  Called as @hash.
  * @clone: CHM_CLONE only, where it is required: make a second pair of one.
@@ -391,7 +393,7 @@ static __always_inline u64 __chm_hash(const struct chm_table *t,
 				      const struct chm_params *p)
 {
 	if (p->hash)
-		return p->hash(key, t->seed[0]);
+		return chm_mix(p->hash(key, t->seed[0]), t->seed[0]);
 	if (unlikely(t->use_siphash))
 		return chm_siphash(t, key, p->key_size);
 	return chm_hash_bytes(key, p->key_size, t->seed[0]);

@@ -111,18 +111,29 @@ static __always_inline u32 chm_distance(u32 home, u32 chunk, u32 nr_chunks)
 	return chunk >= home ? chunk - home : nr_chunks - home + chunk;
 }
 
-/*
- * Mix: the halves of a 128-bit product, XORed.  The multiplier is that of
- * Fibonacci hashing, 2^64 over the golden ratio.
- */
+/* The multiplier of Fibonacci hashing: 2^64 over the golden ratio. */
+#define CHM_GOLDEN		0x9e3779b97f4a7c15ULL
+
+/* Mix: the halves of a 128-bit product, XORed. */
 static __always_inline u64 chm_fold(u64 x)
 {
-	const u64 golden = 0x9e3779b97f4a7c15ULL;
 #ifdef __SIZEOF_INT128__
-	return x * golden ^ (u64)(((__uint128_t)x * golden) >> 64);
+	return x * CHM_GOLDEN ^ (u64)(((__uint128_t)x * CHM_GOLDEN) >> 64);
 #else
-	return x * golden ^ mul_u64_u64_shr(x, golden, 64);
+	return x * CHM_GOLDEN ^ mul_u64_u64_shr(x, CHM_GOLDEN, 64);
 #endif
+}
+
+/*
+ * Spread a hash from elsewhere over 64 bits, in an order that depends on @seed:
+ * a 32-bit hash is good enough, and pairs inserted in the order of another
+ * map's walk do not pile up.  A bijection, so no two hashes become equal.  The
+ * seed is rotated lest a hash that ends with XORing it takes it back.
+ */
+static __always_inline u64 chm_mix(u64 hash, u64 seed)
+{
+	hash = (hash ^ rol64(seed, 32)) * CHM_GOLDEN;
+	return hash ^ hash >> 32;
 }
 
 /*

@@ -16,6 +16,7 @@
 #include <linux/completion.h>
 #include <linux/ctype.h>
 #include <linux/delay.h>
+#include <linux/jhash.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/math64.h>
@@ -33,6 +34,7 @@
 
 #include "chm.h"
 #include "chm_compat.h"
+#include "chm_test.h"
 
 static unsigned int scale = 100;
 module_param(scale, uint, 0444);
@@ -1111,6 +1113,23 @@ static void chm_fold_is_naive_product(struct kunit *test)
 	}
 }
 
+/* A bijection: what was told apart before is told apart afterwards. */
+static void chm_mix_can_be_undone(struct kunit *test)
+{
+	struct rnd_state rnd;
+	u32 i;
+
+	test_rnd(test, &rnd);
+	for (i = 0; i < 1000; i++) {
+		u64 hash = random_ctrl(&rnd), seed = random_ctrl(&rnd);
+
+		KUNIT_EXPECT_EQ(test, chm_mix(unmix(hash, seed), seed), hash);
+		KUNIT_EXPECT_EQ(test, unmix(chm_mix(hash, seed), seed), hash);
+		/* A hash that ends with XORing the seed does not take it back. */
+		KUNIT_EXPECT_NE(test, chm_mix(hash ^ seed, seed), chm_mix(hash, 0));
+	}
+}
+
 #define HASHED_MAX	64U
 #define HASH_TRIALS	16U
 
@@ -1368,6 +1387,7 @@ static void chm_equal_bytes_is_memcmp(struct kunit *test)
 
 static struct kunit_case chm_bytes_cases[] = {
 	KUNIT_CASE(chm_fold_is_naive_product),
+	KUNIT_CASE(chm_mix_can_be_undone),
 	KUNIT_CASE(chm_hash_bytes_each_bit_matters),
 	KUNIT_CASE(chm_hash_bytes_of_key_alone),
 	KUNIT_CASE_PARAM(chm_hash_bytes_spreads, key_kind_gen_params),
@@ -2398,7 +2418,7 @@ static void chm_replace_all_keys_stay_near(struct kunit *test)
 static u64 hash_some_collide(const void *key, u64 seed)
 {
 	if (*(const u64 *)key < COLLIDING_KEYS)
-		return 1ULL << 62 | *(const u64 *)key;
+		return unmix(1ULL << 62 | *(const u64 *)key, seed);
 	return chm_hash_bytes(key, sizeof(u64), seed);
 }
 
@@ -3755,36 +3775,36 @@ static struct kunit_suite chm_drop_suite = {
 
 static u64 hash_constant(const void *key, u64 seed)
 {
-	return 0x7fffffff12345678ULL;
+	return unmix(0x7fffffff12345678ULL, seed);
 }
 
 /* The last chunk: probe paths wrap around at once. */
 static u64 hash_last(const void *key, u64 seed)
 {
-	return U64_MAX;
+	return unmix(U64_MAX, seed);
 }
 
 static u64 hash_four_values(const void *key, u64 seed)
 {
-	return (*(const u64 *)key & 3) << 62 | 5;
+	return unmix((*(const u64 *)key & 3) << 62 | 5, seed);
 }
 
 /* One home, but all tags. */
 static u64 hash_equal_high(const void *key, u64 seed)
 {
-	return 1ULL << 63 | (mix(*(const u64 *)key) & U32_MAX);
+	return unmix(1ULL << 63 | (mix(*(const u64 *)key) & U32_MAX), seed);
 }
 
 /* All homes, but one tag. */
 static u64 hash_equal_low(const void *key, u64 seed)
 {
-	return mix(*(const u64 *)key) & ~(u64)U32_MAX;
+	return unmix(mix(*(const u64 *)key) & ~(u64)U32_MAX, seed);
 }
 
 /* All homes and many tags, but one bit of the overflow filters. */
 static u64 hash_equal_bit(const void *key, u64 seed)
 {
-	return (mix(*(const u64 *)key) & ~7ULL) | 6;
+	return unmix((mix(*(const u64 *)key) & ~7ULL) | 6, seed);
 }
 
 /* Two homes near the end, and all tags: long paths around it. */
@@ -3792,13 +3812,14 @@ static u64 hash_two_last(const void *key, u64 seed)
 {
 	u64 x = mix(*(const u64 *)key);
 
-	return (x & 1 ? 0xffffffffULL : 0xf0000000ULL) << 32 | (u32)(x >> 1);
+	return unmix((x & 1 ? 0xffffffffULL : 0xf0000000ULL) << 32 | (u32)(x >> 1),
+		     seed);
 }
 
 /* No mixing: neighbours in number are neighbours in the table. */
 static u64 hash_identity(const void *key, u64 seed)
 {
-	return *(const u64 *)key << 40 | *(const u64 *)key;
+	return unmix(*(const u64 *)key << 40 | *(const u64 *)key, seed);
 }
 
 struct hash_case {
@@ -3961,7 +3982,7 @@ static void chm_hash_collisions_walked(struct kunit *test)
 
 static u64 hash_one_home(const void *key, u64 seed)
 {
-	return 1ULL << 62 | *(const u64 *)key;
+	return unmix(1ULL << 62 | *(const u64 *)key, seed);
 }
 
 /* One home with more chunks than a step of a walk looks at: the walk goes on. */
@@ -3986,6 +4007,71 @@ static void chm_hash_long_run_is_walked(struct kunit *test)
 		cond_resched();
 	chm_iter_exit(&it);
 	KUNIT_EXPECT_EQ(test, seen, LONG_RUN_KEYS);
+}
+
+static u64 hash_of_32_bits(const void *key, u64 seed)
+{
+	return jhash(key, sizeof(u64), seed);
+}
+
+static u64 hash_of_high_bits(const void *key, u64 seed)
+{
+	return mix(*(const u64 *)key) & GENMASK_ULL(63, 32);
+}
+
+static u64 hash_without_seed(const void *key, u64 seed)
+{
+	return mix(*(const u64 *)key);
+}
+
+/* Hashes that are as good as 64 bits that depend on the seed. */
+static const struct hash_case good_hashes[] = {
+	{ "low_bits", hash_of_32_bits, true },
+	{ "high_bits", hash_of_high_bits, true },
+	{ "without_seed", hash_without_seed, true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(good_hash, good_hashes, name);
+
+/* Most keys are at home, and the others near. */
+static void chm_hash_of_half_the_bits(struct kunit *test)
+{
+	struct chm *map = test_hash_map(test, test->param_value);
+	u32 n = scaled(20000, 2000);
+	struct chm_stats s;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	s = stats_of(map);
+	KUNIT_EXPECT_LE(test, s.longest_probe, 64);
+	KUNIT_EXPECT_LE(test, s.displaced, n / 5);
+	KUNIT_EXPECT_EQ(test, s.reseeds, 0);
+	expect_sound(test, map);
+}
+
+/*
+ * Pairs come in the order of another map's hashes, as a walk has them.  Growing
+ * step by step, the table always has them in its first part, unless the maps
+ * differ in their order.
+ */
+static void chm_hash_copied_by_a_walk(struct kunit *test)
+{
+	struct chm *from = test_hash_map(test, test->param_value);
+	struct chm *to = test_hash_map(test, test->param_value);
+	u32 n = scaled(20000, 2000);
+	unsigned long failed = 0;
+	struct chm_iter it;
+	u64 key, value;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(from, 0, n), 0);
+	chm_iter_init(&it, from);
+	while (chm_iter_next(&it, &key, &value))
+		failed += chm_insert(to, &key, &value, GFP_KERNEL) != 0;
+	chm_iter_exit(&it);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, chm_count(to), n);
+	KUNIT_EXPECT_LE(test, stats_of(to).longest_probe, 64);
+	KUNIT_EXPECT_EQ(test, stats_of(to).reseeds, 0);
+	expect_sound(test, to);
 }
 
 static u64 hash_ignoring_case(const void *key, u64 seed)
@@ -4197,6 +4283,8 @@ static struct kunit_case chm_hash_cases[] = {
 	KUNIT_CASE(chm_hash_replace_never_goes_back),
 	KUNIT_CASE_PARAM(chm_hash_collisions_walked, hash_gen_params),
 	KUNIT_CASE(chm_hash_long_run_is_walked),
+	KUNIT_CASE_PARAM(chm_hash_of_half_the_bits, good_hash_gen_params),
+	KUNIT_CASE_PARAM(chm_hash_copied_by_a_walk, good_hash_gen_params),
 	KUNIT_CASE(chm_hash_custom_equal),
 	KUNIT_CASE(chm_hash_custom_equal_many),
 	KUNIT_CASE(chm_hash_flood_reseeds_once),
@@ -4221,7 +4309,7 @@ static struct kunit_suite chm_hash_suite = {
  */
 static u64 hash_is_key(const void *key, u64 seed)
 {
-	return *(const u64 *)key;
+	return unmix(*(const u64 *)key, seed);
 }
 
 /* Keys that displace one another. */

@@ -25,6 +25,7 @@
 #include <linux/timekeeping.h>
 
 #include "chm.h"
+#include "chm_test.h"
 
 static unsigned int scale = 100;
 module_param(scale, uint, 0444);
@@ -545,7 +546,8 @@ static u64 cell_reseeding_hash(const void *key, u64 seed)
 
 	if (!cell_bad_seed)
 		cell_bad_seed = seed;
-	return seed == cell_bad_seed ? k & 0x7f : chm_fold(chm_fold(k ^ seed));
+	return seed == cell_bad_seed ? unmix(k & 0x7f, seed) :
+				       chm_fold(chm_fold(k ^ seed));
 }
 
 /* The hash of a key differs in the old and the new table. */

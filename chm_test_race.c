@@ -34,6 +34,7 @@
 
 #include "chm.h"
 #include "chm_compat.h"
+#include "chm_test.h"
 
 static unsigned int scale = 100;
 module_param(scale, uint, 0444);
@@ -222,7 +223,7 @@ static void race_wrong(struct race_worker *w, const char *what, u64 key,
 /* The hash is in the key, so that tests choose homes and tags. */
 static u64 race_hash(const void *key, u64 seed)
 {
-	return *(const u64 *)key;
+	return unmix(*(const u64 *)key, seed);
 }
 
 /* Key number @i: never 0, unique, and race_index() finds @i again. */
@@ -2694,13 +2695,13 @@ struct walk {
 
 static u64 walk_hash_constant(const void *key, u64 hash_seed)
 {
-	return 0x123456789abcdef0ULL;
+	return unmix(0x123456789abcdef0ULL, hash_seed);
 }
 
 /* Five homes, and the same hash for many keys. */
 static u64 walk_hash_five(const void *key, u64 hash_seed)
 {
-	return (*(const u64 *)key % 5) * 0x3456789a00000000ULL;
+	return unmix((*(const u64 *)key % 5) * 0x3456789a00000000ULL, hash_seed);
 }
 
 static u32 walk_random(struct walk *w, u32 below)
