@@ -20,10 +20,12 @@
  *	publish its tag.
  *	Remove: turn the tag DEAD, clear those bits that no other pair needs.
  *	The slot becomes EMPTY when a grace period is over and drop() has run.
+ *	Walk: the chunks that are marked as occupied, in the order of hashes.
  *	Replace: write a new slot in the same chunk, or further along the
  *	path, and switch; CHM_WORD values are overwritten in place.
  *	Resize: build a table aside, copy every pair, publish the table, let
  *	a grace period pass, free the old one without dropping what moved.
+ *	A work item does so, too, with tables that are worn or far too large.
  *	Values that readers update (CHM_CELL) are noted as they are copied;
  *	after a grace period what was added to the old ones since is added to
  *	the new ones.
@@ -59,6 +61,8 @@
  *	    updates a cell | updates are lost.
  *	O10 mark, addition to the new cell, mark | mark, cells, mark |
  *	    chm_cell_read() counts an update twice, or not at all.
+ *	O11 chunk marked as occupied before a pair in it is visible | a walk looks
+ *	    for marks, then at chunks | a walk misses a pair that was found before.
  *
  * Guarantees G1-G10 are stated in Documentation/chm.rst, the reasons and the
  * rejected alternatives in Documentation/design.rst.
@@ -101,21 +105,28 @@
 #define CHM_RETIRED_MIN		SZ_1M
 
 /*
- * A probe path this long means an attack or a bad hash.  With a good one a
- * path of k chunks has a probability of about exp(-1.35 k) in a table half
- * full, and exp(-0.16 k) at a load of 0.8, so no path in 2^31 chunks comes
- * near; at higher loads it may, and room is the remedy.  (With the three slots of
- * 32-bit machines it is exp(-0.58 k) and exp(-0.07 k): of tables of a million
- * chunks one in a hundred may be taken for attacked, which costs a rehash.)
+ * A probe path this long means an attack or a bad hash.  With a good hash a path
+ * of k chunks has a probability of about exp(-1.35 k) in a table half full, and
+ * exp(-0.16 k) at a load of 0.8: none in 2^31 chunks is that long.  With the
+ * three slots of 32-bit machines these are exp(-0.58 k) and exp(-0.07 k).  Fuller
+ * tables, which only reservations make, have paths of hundreds of chunks.
  */
-#define CHM_PROBE_LIMIT_HALF	32	/* up to half full */
-#define CHM_PROBE_LIMIT		256
+#define CHM_PROBE_LIMIT_HALF	(224U / CHM_SLOTS)	/* up to half full */
+#define CHM_PROBE_LIMIT		256U
+#define CHM_PROBE_LIMIT_FULL	4096U			/* as full as reserved */
 
 /*
- * Chunks that replacing may drive a pair on.  The lookup of one that far takes
- * some 5 us; copying a million pairs, 12 ms, is due every 3000 replacements then.
+ * How far from home DEAD slots may drive a pair: see chm_reach().  A lookup that
+ * visits 1024 chunks takes some 5 us.
  */
-#define CHM_STRAY_LIMIT		1024U
+#define CHM_REACH_MIN		63U
+#define CHM_REACH_MAX		1024U
+
+/* Chunks that are searched for a reason not to clear a bit of a filter. */
+#define CHM_LOWER_LIMIT		64U
+
+/* Chunks that a walk visits in one read-side section. */
+#define CHM_SECTION		64U
 
 /* Chunks between two chances to reschedule, at most; see chm_range(). */
 #define CHM_RANGE		1024U
@@ -141,6 +152,20 @@ struct chm_snapshot {
 struct chm_snapshots {
 	struct chm_snapshot	*pending;	/* to be merged into this table */
 	struct chm_snapshot	*spent;		/* of this table; freed with it */
+};
+
+/* What a writer lacks that found no usable slot. */
+enum chm_need {
+	CHM_NEED_SLOTS,		/* there are as many pairs as there may be */
+	CHM_NEED_EMPTY,		/* DEAD slots fill the table */
+	CHM_NEED_NEARER,	/* DEAD slots fill the probe path */
+};
+
+/* What a new table's seed shall be. */
+enum chm_seeding {
+	CHM_SAME_SEED,
+	CHM_NEW_SEED,
+	CHM_NEW_SIPHASH,	/* and SipHash, where chm chooses the hash */
 };
 
 /* Where a pair is, or could be. */
@@ -239,6 +264,12 @@ static int chm_params_complete(struct chm_params *p)
 	return chm_check_class(p);
 }
 
+/* For messages. */
+static const char *chm_name(const struct chm *map)
+{
+	return map->debugfs ? map->debugfs->name : "without a name";
+}
+
 /* === Layout ============================================================== */
 
 /* The active table, for writers. */
@@ -285,10 +316,37 @@ static u64 chm_chunks_bytes(const struct chm_params *p, u64 nr_chunks)
 	return nr_chunks * chm_stride(p->slot_size);
 }
 
+/*
+ * Behind the chunks: a bitmap of those that have DEAD slots; one of those that
+ * are occupied, as chm_occupies() says; and one of the words of that which are
+ * not 0.
+ */
+static u64 chm_bitmap_longs(u32 nr_chunks)
+{
+	u64 longs = BITS_TO_LONGS(nr_chunks);
+
+	return 2 * longs + BITS_TO_LONGS(longs);
+}
+
+static unsigned long *chm_dead_chunks(const struct chm_table *t)
+{
+	return (void *)__chm_chunk(t, t->nr_chunks, t->p);
+}
+
+static unsigned long *chm_occupied(const struct chm_table *t)
+{
+	return chm_dead_chunks(t) + BITS_TO_LONGS(t->nr_chunks);
+}
+
+static unsigned long *chm_occupied_words(const struct chm_table *t)
+{
+	return chm_occupied(t) + BITS_TO_LONGS(t->nr_chunks);
+}
+
 static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
 {
 	u64 bytes = sizeof(struct chm_table) + chm_chunks_bytes(p, nr_chunks) +
-		    BITS_TO_LONGS((u32)nr_chunks) * sizeof(long);
+		    chm_bitmap_longs(nr_chunks) * sizeof(long);
 
 	if (chm_takes_snapshots(p))
 		bytes += sizeof(struct chm_snapshots);
@@ -301,7 +359,7 @@ static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
 /* Of a table whose map takes them. */
 static struct chm_snapshots *chm_snapshots(const struct chm_table *t)
 {
-	return (void *)(t->dead_chunks + BITS_TO_LONGS(t->nr_chunks));
+	return (void *)(chm_dead_chunks(t) + chm_bitmap_longs(t->nr_chunks));
 }
 
 /* What is still to be merged into @t, for writers; NULL: nothing. */
@@ -360,8 +418,7 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->p = p;
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
 					       p->max_load, 100));
-	t->dead_chunks = (void *)__chm_chunk(t, nr_chunks, p);
-	bitmap_zero(t->dead_chunks, nr_chunks);
+	memset(chm_dead_chunks(t), 0, chm_bitmap_longs(nr_chunks) * sizeof(long));
 	if (chm_takes_snapshots(p))
 		*chm_snapshots(t) = (struct chm_snapshots) { };
 	for (i = 0; i < nr_chunks; i++) {
@@ -371,8 +428,19 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	}
 }
 
-static void *chm_alloc(u64 bytes, gfp_t gfp)
+/*
+ * For a table that the caller can do without: rather none than a process killed
+ * for memory, or much of it reclaimed.
+ */
+static gfp_t chm_optional(gfp_t gfp)
 {
+	return (gfp & ~__GFP_NOFAIL) | __GFP_NORETRY;
+}
+
+/* For a table, or what goes with it.  A place for tests to take part. */
+VISIBLE_IF_KUNIT void *chm_alloc(u64 bytes, gfp_t gfp)
+{
+	KUNIT_STATIC_STUB_REDIRECT(chm_alloc, bytes, gfp);
 	if (bytes > LONG_MAX)
 		return ERR_PTR(-E2BIG);
 	/* kvmalloc() refuses and warns beyond INT_MAX. */
@@ -380,6 +448,10 @@ static void *chm_alloc(u64 bytes, gfp_t gfp)
 		return kvmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
 	return __vmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
 }
+
+#if IS_ENABLED(CONFIG_KUNIT)
+EXPORT_SYMBOL_GPL(chm_alloc);
+#endif
 
 static struct chm_table *chm_table_alloc(const struct chm_params *p,
 					 u64 nr_chunks, gfp_t gfp)
@@ -725,16 +797,75 @@ EXPORT_SYMBOL_GPL(chm_cell_add);
 
 /* === Slots =============================================================== */
 
+/* Does a walk have to look at this chunk?  A pair is there, or passed it. */
+static bool chm_occupies(unsigned long ctrl)
+{
+	return ctrl & (CHM_TAGS_HIGH | CHM_OVERFLOW);
+}
+
+static void chm_set_bit(unsigned long *bitmap, u32 bit)
+{
+	unsigned long *word = &bitmap[bit / BITS_PER_LONG];
+
+	/* Pairs with READ_ONCE() in chm_next_bit() and chm_next_occupied(). */
+	WRITE_ONCE(*word, *word | BIT_MASK(bit));
+}
+
+/* Return: whether its word is 0 now. */
+static bool chm_clear_bit(unsigned long *bitmap, u32 bit)
+{
+	unsigned long *word = &bitmap[bit / BITS_PER_LONG];
+
+	/* Pairs with READ_ONCE() in chm_next_bit() and chm_next_occupied(). */
+	WRITE_ONCE(*word, *word & ~BIT_MASK(bit));
+	return !*word;
+}
+
+static void chm_occupy(struct chm_table *t, u32 chunk)
+{
+	chm_set_bit(chm_occupied(t), chunk);
+	chm_set_bit(chm_occupied_words(t), chunk / BITS_PER_LONG);
+}
+
+static void chm_vacate(struct chm_table *t, u32 chunk)
+{
+	if (chm_clear_bit(chm_occupied(t), chunk))
+		chm_clear_bit(chm_occupied_words(t), chunk / BITS_PER_LONG);
+}
+
+/* A place for tests to look at a table as readers may see it. */
+VISIBLE_IF_KUNIT void chm_stored(const struct chm_table *t)
+{
+	KUNIT_STATIC_STUB_REDIRECT(chm_stored, t);
+}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+EXPORT_SYMBOL_GPL(chm_stored);
+#endif
+
 /*
  * The only store to a control word that readers can see.  O1, O2, O3: release,
  * always: the word carries all tags of the chunk, and a store of any other kind
  * would publish the neighbours' slots without ordering their bytes.
  */
-static void chm_set_ctrl(struct chm_chunk *c, unsigned long ctrl)
+static void chm_set_ctrl(struct chm_table *t, u32 chunk, struct chm_chunk *c,
+			 unsigned long ctrl)
 {
+	bool was_occupied = chm_occupies(c->ctrl);
+
 	ASSERT_EXCLUSIVE_WRITER(c->ctrl);
-	/* Pairs with __chm_search_home(), chm_probe(), chm_scan_home(). */
+	/*
+	 * O11: the chunk is marked before the pair is visible.  Pairs with
+	 * chm_next_occupied(): otherwise a walk that began when the pair was
+	 * there could pass over its chunk.
+	 */
+	if (unlikely(!was_occupied) && chm_occupies(ctrl))
+		chm_occupy(t, chunk);
+	/* Pairs with __chm_search_home(), chm_probe(), chm_scan_chunk(). */
 	smp_store_release(&c->ctrl, ctrl);
+	chm_stored(t);
+	if (was_occupied && unlikely(!chm_occupies(ctrl)))
+		chm_vacate(t, chunk);
 }
 
 static void *chm_place_slot(const struct chm_table *t,
@@ -841,6 +972,33 @@ static __always_inline bool chm_find_empty(const struct chm_table *t, u64 hash,
 	return chm_find_empty_beyond(t, p, at);
 }
 
+/*
+ * The first distance, below @distance, where the pair of @hash would have found
+ * a slot if DEAD slots were EMPTY: where it is due.  Else @distance.
+ */
+static noinline u32 chm_due(const struct chm_table *t, u64 hash, u32 distance,
+			    const struct chm_params *p)
+{
+	struct chm_place at;
+
+	chm_home_place(t, hash, p, &at);
+	while (at.distance < distance &&
+	       chm_match_full(at.c->ctrl) == CHM_TAGS_HIGH)
+		chm_advance_place(t, p, &at);
+	return at.distance;
+}
+
+/*
+ * As far as DEAD slots may drive pairs from home before a fresh table is made:
+ * then so many died on one path that copying all pairs costs little for each.  Not
+ * less than twice what is usual here, if the hash is bad.
+ */
+static u32 chm_reach(const struct chm_table *t)
+{
+	return max(clamp(t->nr_chunks / 128, CHM_REACH_MIN, CHM_REACH_MAX),
+		   2 * t->built_longest);
+}
+
 /* A pair is about to pass the chunks at distance @from to @to - 1. */
 static void chm_raise_overflow(struct chm_table *t, u64 hash, u32 from, u32 to,
 			       const struct chm_params *p)
@@ -855,7 +1013,8 @@ static void chm_raise_overflow(struct chm_table *t, u64 hash, u32 from, u32 to,
 		struct chm_chunk *c = __chm_chunk(t, chunk, p);
 
 		if (!chm_overflows(c->ctrl, hash))
-			chm_set_ctrl(c, c->ctrl | chm_overflow_bit(hash));
+			chm_set_ctrl(t, chunk, c,
+				     c->ctrl | chm_overflow_bit(hash));
 		chunk = chm_next_chunk(chunk, n);
 	}
 }
@@ -888,21 +1047,28 @@ static s64 chm_overflow_from(const struct chm_table *t, u32 chunk, s64 at,
  * A pair at @distance from home died: clear the bits that only it needed.  Others
  * that need one lie behind that chunk, and set the bit all the way to theirs.  So
  * go to where it ends, and come back with the first chunk that was passed.
+ *
+ * Return: false if the end is far.  Then nothing is cleared: bits too many cost
+ * lookups time, but do no harm, and the search must not take long.
  */
-static void chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
+static bool chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
 			       const struct chm_params *p)
 {
 	u32 n = t->nr_chunks;
 	u32 chunk = chm_nth_chunk(chm_home(hash, n), distance, n);
 	s64 last = (s64)distance + n - 2;
+	s64 far = (s64)distance + CHM_LOWER_LIMIT;
 	s64 at = distance;
 	s64 from = S64_MAX;
 
 	if (!distance)
-		return;
+		return true;
 	for (; at < last && chm_overflows(__chm_chunk(t, chunk, p)->ctrl, hash);
-	     at++)
+	     at++) {
+		if (at == far)
+			return false;
 		chunk = chm_next_chunk(chunk, n);
+	}
 	for (; at > 0; at--) {
 		struct chm_chunk *c;
 
@@ -910,8 +1076,10 @@ static void chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
 		chunk = chm_previous_chunk(chunk, n);
 		c = __chm_chunk(t, chunk, p);
 		if (at <= distance && from >= at)
-			chm_set_ctrl(c, c->ctrl & ~chm_overflow_bit(hash));
+			chm_set_ctrl(t, chunk, c,
+				     c->ctrl & ~chm_overflow_bit(hash));
 	}
+	return true;
 }
 
 /* Small pairs, which are most, are copied faster by words than by memcpy(). */
@@ -951,7 +1119,8 @@ static void chm_publish_slot(struct chm_table *t, u64 hash, u32 passed_from,
 	 */
 	chm_raise_overflow(t, hash, passed_from, at->distance, p);
 	/* O1: the slot was written before. */
-	chm_set_ctrl(at->c, chm_tag_set(at->c->ctrl, at->slot, chm_tag(hash)));
+	chm_set_ctrl(t, at->chunk, at->c,
+		     chm_tag_set(at->c->ctrl, at->slot, chm_tag(hash)));
 	t->longest = max(t->longest, at->distance + 1);
 }
 
@@ -959,6 +1128,14 @@ static unsigned long chm_dead_tag(const struct chm_table *t, bool taken)
 {
 	return CHM_TAG_DEAD | (t->dead_gen ? CHM_TAG_DEAD_GEN : 0) |
 	       (taken ? CHM_TAG_DEAD_TAKEN : 0);
+}
+
+/* The pair in @at dies: readers may look at it for a grace period more. */
+static void chm_kill_slot(struct chm_table *t, const struct chm_place *at,
+			  bool taken)
+{
+	chm_set_ctrl(t, at->chunk, at->c,
+		     chm_tag_set(at->c->ctrl, at->slot, chm_dead_tag(t, taken)));
 }
 
 static void chm_drop_slots(const struct chm_table *t,
@@ -994,35 +1171,39 @@ static void chm_sweep(struct chm *map, struct chm_table *t, unsigned int gen)
 
 	if (!t->dead[gen])
 		return;
-	for_each_set_bit(chunk, t->dead_chunks, t->nr_chunks) {
+	for_each_set_bit(chunk, chm_dead_chunks(t), t->nr_chunks) {
 		struct chm_chunk *c = __chm_chunk(t, chunk, p);
 		unsigned long mask = chm_match_dead_gen(c->ctrl, gen);
 
 		if (!mask)
 			continue;
 		chm_drop_slots(t, c, mask & chm_match_droppable(c->ctrl));
-		chm_set_ctrl(c, chm_tags_clear(c->ctrl, mask));
+		chm_set_ctrl(t, chunk, c, chm_tags_clear(c->ctrl, mask));
 		if (!chm_match_dead(c->ctrl))
-			__clear_bit(chunk, t->dead_chunks);
+			__clear_bit(chunk, chm_dead_chunks(t));
 		cond_resched();
 	}
 	t->dead[gen] = 0;
 }
 
-/* Sweep what has elapsed, seal what has not begun to wait. */
-static void chm_advance(struct chm *map, struct chm_table *t)
+/*
+ * Sweep what has elapsed, seal what has not begun to wait.  Return: whether DEAD
+ * slots became EMPTY.
+ */
+static bool chm_advance(struct chm *map, struct chm_table *t)
 {
 	unsigned int sealed = !t->dead_gen;
+	bool swept = t->dead[sealed];
 
 	lockdep_assert_held(&map->lock);
-	if (t->dead[sealed]) {
+	if (swept) {
 		/*
 		 * O5: nobody looks at the slots of this generation any more.
 		 * Pairs with the end of the RCU section of whoever saw them
 		 * FULL; without it a reader would see another pair's bytes.
 		 */
 		if (!poll_state_synchronize_rcu(t->cookie))
-			return;
+			return false;
 		chm_sweep(map, t, sealed);
 	}
 	if (t->dead[!sealed]) {
@@ -1030,6 +1211,7 @@ static void chm_advance(struct chm *map, struct chm_table *t)
 		t->cookie = start_poll_synchronize_rcu();
 		t->dead_gen = sealed;
 	}
+	return swept;
 }
 
 /* Poll when DEAD slots are many enough to matter. */
@@ -1039,7 +1221,7 @@ static void chm_poll(struct chm *map, struct chm_table *t)
 		chm_advance(map, t);
 }
 
-/* Have the work item run after a grace period, if it isn't due anyway. */
+/* Have chm_reclaim_work() run after a grace period, if it isn't due anyway. */
 static void chm_schedule_reclaim(struct chm *map)
 {
 	if (!map->dying)
@@ -1051,7 +1233,7 @@ static void chm_note_dead(struct chm *map, struct chm_table *t,
 			  const struct chm_place *at)
 {
 	t->dead[t->dead_gen]++;
-	__set_bit(at->chunk, t->dead_chunks);
+	__set_bit(at->chunk, chm_dead_chunks(t));
 	if (!t->dead[!t->dead_gen]) {
 		chm_advance(map, t);
 		chm_schedule_reclaim(map);
@@ -1096,8 +1278,8 @@ static void chm_report_changed(const struct chm *map, const void *now,
 	end = min(end, first + 16);
 	while (end - 1 > first && is[end - 1] == was[end - 1])
 		end--;
-	WARN(1, "chm: map %s (%ps), key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
-	     map->debugfs ? map->debugfs->name : "without a name", map,
+	WARN(1, "chm: map %s (%p), key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
+	     chm_name(map), map,
 	     min(p->key_size, 64U), then, first, in_key ? "key" : "value",
 	     end - first, was + first, end - first, is + first);
 }
@@ -1215,19 +1397,76 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 		chm_schedule_reclaim(map);
 }
 
-static void chm_reclaim_work(struct work_struct *work)
-{
-	struct chm *map = container_of(to_rcu_work(work), struct chm, reclaim);
-	struct chm_table *t;
+/* === Wear ================================================================ */
 
-	mutex_lock(&map->lock);
-	t = chm_table(map);
-	if (t)
-		chm_advance(map, t);
-	chm_free_retired(map, false);
-	if (!list_empty(&map->retired) || (t && chm_nr_dead(t)))
-		chm_schedule_reclaim(map);
-	mutex_unlock(&map->lock);
+/*
+ * Removing and replacing leaves pairs further from home than they need be: DEAD
+ * slots were in the way, or pairs that are gone since.  A lookup of an absent key
+ * that comes upon such a path goes along it, so that all together these cost by
+ * the square of the distance.  A table knows the sum of the squares, and is worn
+ * if that is more than usual; then a fresh table of the same size takes its place.
+ */
+
+/*
+ * The usual sum for each chunk, in thousandths, when 25, 30, ... 95 percent of the
+ * slots are full: what inserting alone leads to.  The mean of simulations, nearly
+ * the same for any number of chunks (Documentation/design.rst).
+ */
+static const u32 chm_usual_spread[] = {
+#ifdef CONFIG_64BIT
+	1, 2, 5, 13, 28, 55, 108, 209, 404, 800,
+	1665, 3817, 10310, 39600, 349000,
+#else
+	10, 21, 41, 74, 130, 225, 387, 676, 1200, 2240,
+	4450, 9850, 25800, 94900, 895000,
+#endif
+};
+
+/* Of a table with @entries pairs, and something more for chance. */
+static u64 chm_spread_expected(const struct chm_table *t, unsigned long entries)
+{
+	u32 percent = div64_ul(100ULL * entries, chm_nr_slots(t));
+	u32 above = clamp(percent, 25U, 94U) - 25;
+	const u32 *usual = &chm_usual_spread[above / 5];
+	u32 each = usual[0] + (usual[1] - usual[0]) * (above % 5 + 1) / 5;
+
+	return div_u64((u64)t->nr_chunks * (each + 250), 1000) + 64;
+}
+
+static u64 chm_square(u32 distance)
+{
+	return (u64)distance * distance;
+}
+
+/*
+ * @t was just built.  Where a bad hash has pairs lie further from home than is
+ * usual, that is no wear.
+ */
+static void chm_note_built(const struct chm *map, struct chm_table *t)
+{
+	u64 expected = chm_spread_expected(t, map->entries);
+	u64 ratio = div64_u64(16 * t->spread, expected) + 1;
+
+	t->built_spread = clamp(ratio, 16ULL, (u64)U32_MAX);
+	t->built_longest = t->longest;
+	t->built_writes = map->writes;
+}
+
+/*
+ * Is copying all pairs worth it?  If the map is @calm, as soon as @t is worn; else
+ * when so much was written that this is a small part of the work.
+ */
+static bool chm_worn(const struct chm *map, const struct chm_table *t, bool calm)
+{
+	unsigned long writes = map->writes - t->built_writes;
+	u64 most = div_u64(chm_spread_expected(t, map->entries) *
+			   t->built_spread, 16);
+
+	if (calm && t->strayed && writes > t->nr_chunks / 16)
+		return true;
+	if (t->spread <= most + most / 4)
+		return false;
+	return calm || writes > 4UL * t->nr_chunks;
 }
 
 /* === Growth ============================================================== */
@@ -1282,11 +1521,13 @@ static int chm_migrate_pair(const struct chm_params *p, struct chm_table *to,
 	ret = chm_copy_pair(p, chm_place_slot(to, &at), pair, noted, gfp);
 	if (ret)
 		return ret;
+	if (unlikely(!chm_occupies(at.c->ctrl)))
+		chm_occupy(to, at.chunk);
 	at.c->ctrl = chm_tag_set(at.c->ctrl, at.slot, chm_tag(hash));
 	if (unlikely(at.distance)) {
 		chm_raise_overflow(to, hash, 0, at.distance, p);
 		to->displaced++;
-		to->settled += at.distance;
+		to->spread += chm_square(at.distance);
 		to->longest = max(to->longest, at.distance + 1);
 	}
 	return 0;
@@ -1334,7 +1575,6 @@ static int chm_migrate(struct chm *map, struct chm_table *to,
 			return ret;
 		cond_resched();
 	}
-	to->built_longest = to->longest;
 	map->events.migrated = map->entries;
 	map->events.migrated_ns = ktime_get_ns() - start;
 	return 0;
@@ -1485,17 +1725,21 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 {
 	struct chm_table *old = chm_table(map);
 
+	/* Pairs with READ_ONCE() in chm_resize(), which lacks the lock. */
+	WRITE_ONCE(map->epoch, map->epoch + 1);
 	if (fresh) {
 		memcpy(map->seed, fresh->seed, sizeof(map->seed));
 		map->use_siphash = fresh->use_siphash;
+		fresh->id = map->epoch;
+		fresh->roomy = old && old->roomy &&
+			       old->nr_chunks == fresh->nr_chunks;
+		chm_note_built(map, fresh);
 	}
 	/*
 	 * O6: pairs with __chm_table_rcu().  O9: readers that find old cells
 	 * began before the grace period that chm_merge() waits for.
 	 */
 	rcu_assign_pointer(map->tbl, fresh);
-	/* Pairs with READ_ONCE() in chm_resize(), which lacks the lock. */
-	WRITE_ONCE(map->epoch, map->epoch + 1);
 	if (!old)
 		return;
 	chm_count_migration(map, old->nr_chunks, fresh ? fresh->nr_chunks : 0);
@@ -1531,27 +1775,37 @@ static int chm_replace_table(struct chm *map, struct chm_table *fresh,
 	return 0;
 }
 
-/* Hash seed of @fresh: the map's, or a new one after long probe runs. */
-static int chm_seed_table(struct chm *map, struct chm_table *fresh,
-			  bool reseed)
+/* Does chm choose the hash? */
+static bool chm_may_siphash(const struct chm *map)
 {
-	if (!reseed) {
+	return !map->p.hash && !map->p.equal;
+}
+
+/*
+ * Hash seed of @fresh.  For a map without pairs it is always a new one: those that
+ * come may do so in the order of the old one, as a walk has shown them, and pile
+ * up in the first chunks of a table that grows with them.
+ */
+static int chm_seed_table(struct chm *map, struct chm_table *fresh,
+			  enum chm_seeding seeding)
+{
+	if (seeding == CHM_SAME_SEED && map->entries) {
 		memcpy(fresh->seed, map->seed, sizeof(fresh->seed));
 		fresh->use_siphash = map->use_siphash;
 		return 0;
 	}
-	/* A new seed changes the order of hashes that walks rely on. */
-	if (map->walks)
+	/* Another seed is another order of hashes, and walks rely on that. */
+	if (map->walks && map->entries)
 		return -EBUSY;
 	get_random_bytes(fresh->seed, sizeof(fresh->seed));
-	fresh->use_siphash = !map->p.hash && !map->p.equal;
+	fresh->use_siphash = seeding == CHM_NEW_SIPHASH && chm_may_siphash(map);
 	return 0;
 }
 
 static int chm_fill_table(struct chm *map, struct chm_table *fresh,
-			  bool reseed, gfp_t gfp)
+			  enum chm_seeding seeding, gfp_t gfp)
 {
-	int ret = chm_seed_table(map, fresh, reseed);
+	int ret = chm_seed_table(map, fresh, seeding);
 
 	if (!ret)
 		ret = chm_replace_table(map, fresh, gfp);
@@ -1559,7 +1813,7 @@ static int chm_fill_table(struct chm *map, struct chm_table *fresh,
 		chm_free_table(&map->p, fresh);
 		return ret;
 	}
-	map->events.reseeds += reseed;
+	map->events.reseeds += seeding != CHM_SAME_SEED;
 	return 0;
 }
 
@@ -1636,7 +1890,8 @@ static bool chm_outdone(const struct chm *map, u64 nr_chunks, u32 old_chunks)
  * the new table has no room, or another writer replaced the old one meanwhile
  * and this one is not wanted any more, or can't be had but the other one may do.
  */
-static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
+static int chm_resize(struct chm *map, u64 nr_chunks, enum chm_seeding seeding,
+		      gfp_t gfp)
 {
 	const struct chm_table *old = chm_table(map);
 	u32 old_chunks = old ? old->nr_chunks : 0;
@@ -1659,13 +1914,254 @@ static int chm_resize(struct chm *map, u64 nr_chunks, bool reseed, gfp_t gfp)
 		   !chm_still_wanted(map, fresh, old_chunks)) {
 		chm_free_table(&map->p, fresh);
 	} else if (fresh) {
-		ret = chm_fill_table(map, fresh, reseed, gfp);
+		ret = chm_fill_table(map, fresh, seeding, gfp);
 	}
 	if (locked)
 		mutex_unlock(&map->resize_lock);
 	if (ret && ret != -EAGAIN && chm_outdone(map, nr_chunks, old_chunks))
 		return -EAGAIN;
 	return ret;
+}
+
+/* The least number of chunks for @entries pairs and all that was promised. */
+static u64 chm_chunks_needed(const struct chm *map, unsigned long entries)
+{
+	return chm_chunks_for(&map->p, max3(entries, map->reserved,
+					    map->p.min_entries));
+}
+
+static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
+{
+	u64 grown = div_u64((u64)t->nr_chunks * map->p.growth + 99, 100);
+
+	return max(min(grown, CHM_MAX_CHUNKS),
+		   chm_chunks_needed(map, map->entries + 1));
+}
+
+/* Is there room for one pair more, DEAD slots aside? */
+static bool chm_full(const struct chm *map, const struct chm_table *t)
+{
+	return map->entries >= t->max_entries;
+}
+
+/*
+ * One pair more needs a larger table.  If memory is short, one that is a little
+ * larger will do, too.
+ */
+static int chm_grow(struct chm *map, gfp_t gfp)
+{
+	unsigned long failed = map->events.failed_allocs;
+	struct chm_table *t = chm_table(map);
+
+	if (t) {
+		int ret = chm_resize(map, chm_chunks_grown(map, t),
+				     CHM_SAME_SEED, chm_optional(gfp));
+
+		if (ret != -ENOMEM || map->events.failed_allocs == failed)
+			return ret;
+	}
+	return chm_resize(map, chm_chunks_needed(map, map->entries +
+						 map->entries / 16 + 1),
+			  CHM_SAME_SEED, gfp);
+}
+
+/*
+ * Chunks that make room for the DEAD slots of about two grace periods at the rate
+ * they come, but not more than twice what the pairs need or 1 MiB.
+ */
+static u64 chm_chunks_roomy(const struct chm *map, const struct chm_table *t)
+{
+	u64 needed = chm_chunks_needed(map, map->entries + 1);
+	u64 roomy = chm_chunks_for(&map->p, map->entries +
+				   2 * chm_nr_dead(t) + 1);
+	u64 most = max(2 * needed, div_u64(CHM_RETIRED_MIN,
+					   chm_stride(map->p.slot_size)));
+
+	return max(needed, min(roomy, most));
+}
+
+/* Would a table be replaced only after a grace period? */
+static bool chm_replacing_waits(const struct chm *map,
+				const struct chm_table *t)
+{
+	return map->p.class == CHM_CELL ||
+	       map->retired_bytes + chm_bytes(t) > chm_retired_budget(map);
+}
+
+/*
+ * DEAD slots are in the way of a writer: sweep those whose readers have gone, or
+ * leave them behind in an old table, or wait for their readers.
+ */
+static void chm_clear_way(struct chm *map, enum chm_need need, gfp_t gfp)
+{
+	struct chm_table *t = chm_table(map);
+	u64 chunks = t->nr_chunks;
+	int ret = -ENOMEM;
+
+	if (chm_advance(map, t))
+		return;
+	if (need == CHM_NEED_EMPTY)
+		chunks = chm_chunks_roomy(map, t);
+	else if (chm_replacing_waits(map, t))
+		chunks = 0;
+	if (chunks)
+		ret = chm_resize(map, chunks, CHM_SAME_SEED, chm_optional(gfp));
+	t = chm_table(map);
+	if (!ret)
+		t->roomy |= need == CHM_NEED_EMPTY;
+	else if (ret != -EAGAIN && t && chm_nr_dead(t))
+		chm_wait(map);
+}
+
+/*
+ * A writer found no usable slot.  Return: 0 to try again, -ENOMEM, -E2BIG or what
+ * clone() returned.
+ */
+static int chm_make_room(struct chm *map, enum chm_need need, gfp_t gfp)
+{
+	struct chm_table *t;
+	int ret;
+
+	if (need != CHM_NEED_SLOTS) {
+		chm_clear_way(map, need, gfp);
+		return 0;
+	}
+	ret = chm_grow(map, gfp);
+	if (ret == -EAGAIN)
+		return 0;
+	t = chm_table(map);
+	/* While memory was looked for, others may have removed pairs. */
+	return ret && t && !chm_full(map, t) ? 0 : ret;
+}
+
+/* --- Flood defence --- */
+
+/* The longest probe path that is no reason for suspicion. */
+static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
+{
+	if (map->entries <= chm_nr_slots(t) / 2)
+		return CHM_PROBE_LIMIT_HALF;
+	/* Reserved, hence not grown: perhaps it is just very full. */
+	return map->entries > map->reserved ? CHM_PROBE_LIMIT :
+					      CHM_PROBE_LIMIT_FULL;
+}
+
+/* A fresh seed did not help, and there is no other hash to turn to. */
+static void chm_give_hash_up(struct chm *map)
+{
+	map->hash_is_bad = true;
+	pr_warn("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
+		chm_name(map), map->p.hash);
+}
+
+/*
+ * Take a fresh seed; and SipHash if that does not help, or did not help for long:
+ * then the keys were chosen to collide.
+ */
+static void chm_reseed(struct chm *map, gfp_t gfp)
+{
+	bool again = map->events.reseeds &&
+		     map->writes - map->reseeded < 8 * map->entries;
+	enum chm_seeding seeding = again ? CHM_NEW_SIPHASH : CHM_NEW_SEED;
+
+	for (; seeding <= CHM_NEW_SIPHASH; seeding++) {
+		const struct chm_table *t = chm_table(map);
+
+		if (chm_resize(map, t->nr_chunks, seeding, gfp))
+			return;
+		map->reseeded = map->writes;
+		t = chm_table(map);
+		if (t->longest <= chm_probe_limit(map, t))
+			return;
+		if (!chm_may_siphash(map))
+			break;
+	}
+	chm_give_hash_up(map);
+}
+
+/*
+ * A pair was inserted that is due @due chunks from home, which is far.  In a table
+ * more than half full, room is the remedy, unless it was reserved like that; else
+ * a fresh seed.  Whether it helped or not, the next attempt is to cost no more
+ * than the insertions before it.
+ */
+static void chm_defend(struct chm *map, u32 due, gfp_t gfp)
+{
+	const struct chm_table *t = chm_table(map);
+	u32 limit = chm_probe_limit(map, t);
+	bool grow = limit == CHM_PROBE_LIMIT;
+
+	if (due <= limit || (long)(map->writes - map->defend_at) < 0)
+		return;
+	if (!grow && (map->walks || map->hash_is_bad))
+		return;
+	map->defend_at = map->writes + map->entries;
+	if (grow)
+		chm_resize(map, chm_chunks_grown(map, t), CHM_SAME_SEED,
+			   chm_optional(gfp));
+	else
+		chm_reseed(map, chm_optional(gfp));
+}
+
+/* --- Tidying up --- */
+
+/* Chunks for the pairs and some more, as after a growth. */
+static u64 chm_chunks_ample(const struct chm *map)
+{
+	u64 ample = div_u64((u64)map->entries * map->p.growth, 100);
+
+	return max(chm_chunks_needed(map, map->entries),
+		   chm_chunks_for(&map->p, ample));
+}
+
+/*
+ * How large the table should be: smaller, if it is far too large for the pairs or
+ * DEAD slots have made it too large; the same, if it should be replaced because
+ * it is worn; 0: it may stay.
+ */
+static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
+{
+	u64 ample = chm_chunks_ample(map);
+	bool calm = !chm_nr_dead(t);
+
+	if (calm && t->nr_chunks > ample &&
+	    (t->roomy || map->entries < chm_nr_slots(t) / 8))
+		return ample;
+	return chm_worn(map, t, calm) ? t->nr_chunks : 0;
+}
+
+/* Give back what a map that calmed down needs no more, and undo wear. */
+static void chm_tidy(struct chm *map)
+{
+	const struct chm_table *t = chm_table(map);
+	u64 chunks;
+
+	if (!t || map->dying)
+		return;
+	if (!map->entries && !map->reserved && !chm_nr_dead(t)) {
+		chm_publish(map, NULL);
+		return;
+	}
+	chunks = chm_chunks_tidy(map, t);
+	if (chunks)
+		chm_resize(map, chunks, CHM_SAME_SEED, chm_optional(GFP_KERNEL));
+}
+
+static void chm_reclaim_work(struct work_struct *work)
+{
+	struct chm *map = container_of(to_rcu_work(work), struct chm, reclaim);
+	struct chm_table *t;
+
+	mutex_lock(&map->lock);
+	t = chm_table(map);
+	if (t)
+		chm_advance(map, t);
+	chm_free_retired(map, false);
+	chm_tidy(map);
+	t = chm_table(map);
+	if (!list_empty(&map->retired) || (t && chm_nr_dead(t)))
+		chm_schedule_reclaim(map);
+	mutex_unlock(&map->lock);
 }
 
 /* Maps need not agree on what may be held around chm_destroy(). */
@@ -1693,157 +2189,8 @@ static int chm_start(struct chm *map)
 		/* As for a static mutex, the address is the lock class. */
 		chm_init_reclaim(map, (void *)&map->reclaim);
 	}
-	get_random_bytes(map->seed, sizeof(map->seed));
 	map->started = true;
 	return 0;
-}
-
-/* The least number of chunks for @entries pairs and all that was promised. */
-static u64 chm_chunks_needed(const struct chm *map, unsigned long entries)
-{
-	return chm_chunks_for(&map->p, max3(entries, map->reserved,
-					    map->p.min_entries));
-}
-
-static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
-{
-	u64 grown = div_u64((u64)t->nr_chunks * map->p.growth + 99, 100);
-
-	return max(min(grown, CHM_MAX_CHUNKS),
-		   chm_chunks_needed(map, map->entries + 1));
-}
-
-/* Is there room for one pair more, DEAD slots aside? */
-static bool chm_full(const struct chm *map, const struct chm_table *t)
-{
-	return map->entries >= t->max_entries;
-}
-
-/*
- * Chunks for the table that a writer wants who found no usable slot.  Too many
- * pairs: grow.  Else DEAD slots are in the way: make room for those of about
- * two grace periods at the rate they come, but not more than twice what the
- * pairs need or 1 MiB.
- */
-static u64 chm_chunks_wanted(const struct chm *map, bool create)
-{
-	const struct chm_table *t = chm_table(map);
-	u64 needed = chm_chunks_needed(map, map->entries + create);
-	u64 roomy, most;
-
-	if (!t)
-		return needed;
-	if (create && chm_full(map, t))
-		return chm_chunks_grown(map, t);
-	roomy = chm_chunks_for(&map->p, map->entries + 2 * chm_nr_dead(t) + 1);
-	most = max(2 * needed, div_u64(CHM_RETIRED_MIN,
-				       chm_stride(map->p.slot_size)));
-	return max(needed, min(roomy, most));
-}
-
-/*
- * A writer found no usable slot: get a table that has one, or wait until DEAD
- * slots are usable again.  Return: 0 to try again, -ENOMEM, -E2BIG or what
- * clone() returned.
- */
-static int chm_make_room(struct chm *map, bool create, gfp_t gfp)
-{
-	struct chm_table *t = chm_table(map);
-	bool had_dead = t && chm_nr_dead(t);
-	int ret;
-
-	ret = chm_resize(map, chm_chunks_wanted(map, create), false, gfp);
-	if (!ret || ret == -EAGAIN)
-		return 0;
-	t = chm_table(map);
-	if (!t)
-		return create ? ret : 0;
-	if (create && chm_full(map, t))
-		return ret;
-	if (chm_nr_dead(t))
-		chm_wait(map);
-	else if (!had_dead)
-		return ret;
-	/* Else they were reclaimed while memory was looked for. */
-	return 0;
-}
-
-/* Is a path of @distance chunks due to chosen keys or a bad hash? */
-static bool chm_suspicious(const struct chm *map, const struct chm_table *t,
-			   u32 distance)
-{
-	unsigned long half = chm_nr_slots(t) / 2;
-
-	if (map->entries + chm_nr_dead(t) <= half)
-		return distance > CHM_PROBE_LIMIT_HALF;
-	if (map->entries <= half)
-		return distance > CHM_PROBE_LIMIT;
-	/* Reserved, hence not grown: perhaps it is just very full. */
-	return distance > 4 * CHM_PROBE_LIMIT;
-}
-
-/*
- * An insertion ended @distance chunks from home, which is far.  In a table more
- * than half full, room is the remedy, unless it was reserved like that; else
- * take a fresh seed and SipHash, once, when no walk is open.
- */
-static void chm_defend(struct chm *map, u32 distance, gfp_t gfp)
-{
-	const struct chm_table *t = chm_table(map);
-
-	if (map->entries > max(chm_nr_slots(t) / 2, map->reserved)) {
-		if (distance > CHM_PROBE_LIMIT)
-			chm_resize(map, chm_chunks_grown(map, t), false, gfp);
-	} else if (chm_suspicious(map, t, distance)) {
-		if (!map->events.reseeds && !map->walks)
-			chm_resize(map, t->nr_chunks, true, gfp);
-	}
-}
-
-/*
- * Has replacing driven the pairs of @t too far from home?  All together: on by
- * as much as they were away when the table was built, and half a chunk per chunk
- * besides.  The one just replaced: beyond what is usual here, and all pairs by so
- * much that copying them is worth it, or that lookups of this one take too long.
- */
-static bool chm_scattered(const struct chm_table *t, u32 distance)
-{
-	if (t->strayed > t->settled + t->nr_chunks / 2 + 32)
-		return true;
-	return distance > CHM_PROBE_LIMIT && distance > 2 * t->built_longest &&
-	       t->strayed > min(t->nr_chunks / 64, CHM_STRAY_LIMIT) + 32;
-}
-
-/*
- * A replaced pair can only go further along its path, so replacing drives pairs
- * from home, without end.  Before lookups suffer, copy them into a table as
- * large, where all begin at home again.
- */
-static void chm_bring_home(struct chm *map, u32 distance, gfp_t gfp)
-{
-	struct chm_table *t = chm_table(map);
-
-	if (!chm_scattered(t, distance))
-		return;
-	if (!chm_resize(map, t->nr_chunks, false, gfp))
-		return;
-	/* Not with the next replacement again: this was a costly failure. */
-	t = chm_table(map);
-	if (t)
-		t->strayed = 0;
-}
-
-/*
- * After a new pair was stored @distance from home.  Without memory pairs go on to
- * stray, and lookups get slower, but nothing is lost.
- */
-static void chm_maintain(struct chm *map, bool inserted, u32 distance,
-			 gfp_t gfp)
-{
-	if (!inserted)
-		chm_bring_home(map, distance, gfp);
-	else if (distance > CHM_PROBE_LIMIT_HALF)
-		chm_defend(map, distance, gfp);
 }
 
 /* === Update ============================================================== */
@@ -1905,21 +2252,48 @@ static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 	return dead && map->entries + dead >= t->max_entries + (spare + 3) / 4;
 }
 
+/*
+ * May a new pair lie at @distance?  Not where DEAD slots alone have driven it far:
+ * it would stay there when they are EMPTY.
+ */
+static bool chm_may_stray(struct chm *map, struct chm_table *t, u64 hash,
+			  u32 distance)
+{
+	u32 due;
+
+	if (likely(distance <= CHM_PROBE_LIMIT_HALF))
+		return true;
+	due = chm_due(t, hash, distance, &map->p);
+	if (distance > max(chm_reach(t), 2 * due))
+		return false;
+	t->strayed |= distance > max3(CHM_REACH_MIN, 2 * due,
+				      2 * t->built_longest);
+	map->due = due;
+	return true;
+}
+
 static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
-			     const void *key, const void *value)
+			     const void *key, const void *value,
+			     enum chm_need *need)
 {
 	const struct chm_params *p = &map->p;
 	struct chm_place at;
 
 	if (p->max_entries && map->entries >= p->max_entries)
 		return -E2BIG;
-	if (chm_full(map, t) || chm_crowded(map, t) ||
-	    !chm_find_empty(t, hash, p, &at))
+	*need = CHM_NEED_SLOTS;
+	if (chm_full(map, t))
+		return -EAGAIN;
+	*need = CHM_NEED_EMPTY;
+	if (chm_crowded(map, t) || !chm_find_empty(t, hash, p, &at))
+		return -EAGAIN;
+	*need = CHM_NEED_NEARER;
+	if (!chm_may_stray(map, t, hash, at.distance))
 		return -EAGAIN;
 	chm_write_slot(chm_place_slot(t, &at), key, value, p);
 	chm_publish_slot(t, hash, 0, &at, p);
 	t->displaced += !!at.distance;
-	map->run = at.distance;
+	t->spread += chm_square(at.distance);
 	chm_add_entries(map, 1);
 	return 1;
 }
@@ -1936,7 +2310,7 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
 	ctrl = chm_tag_set(ctrl, at->slot, chm_dead_tag(t, false));
 	ctrl = chm_tag_set(ctrl, slot, chm_tag(hash));
 	/* O1; and readers see exactly one of the two. */
-	chm_set_ctrl(at->c, ctrl);
+	chm_set_ctrl(t, at->chunk, at->c, ctrl);
 	chm_note_dead(map, t, at);
 }
 
@@ -1947,20 +2321,23 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
  */
 static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 			      const struct chm_place *at,
-			      const void *key, const void *value)
+			      const void *key, const void *value,
+			      enum chm_need *need)
 {
 	struct chm_place to = *at;
 
+	*need = CHM_NEED_EMPTY;
 	if (!chm_find_empty_beyond(t, &map->p, &to))
-		return -EBUSY;
+		return -EAGAIN;
+	*need = CHM_NEED_NEARER;
+	if (!chm_may_stray(map, t, hash, to.distance))
+		return -EAGAIN;
 	chm_write_slot(chm_place_slot(t, &to), key, value, &map->p);
 	chm_publish_slot(t, hash, at->distance, &to, &map->p);
 	/* O3: the new pair is visible before the old one dies. */
-	chm_set_ctrl(at->c, chm_tag_set(at->c->ctrl, at->slot,
-					chm_dead_tag(t, false)));
+	chm_kill_slot(t, at, false);
 	t->displaced += !at->distance;
-	t->strayed += to.distance - at->distance;
-	map->run = to.distance;
+	t->spread += chm_square(to.distance) - chm_square(at->distance);
 	chm_note_dead(map, t, at);
 	return 0;
 }
@@ -1987,7 +2364,8 @@ static int chm_replace_cell(atomic_long_t *cell, const void *value,
 
 static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 			       const struct chm_place *at,
-			       const void *key, const void *value)
+			       const void *key, const void *value,
+			       enum chm_need *need)
 {
 	const struct chm_params *p = &map->p;
 
@@ -1999,55 +2377,55 @@ static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 	if (p->class == CHM_CELL)
 		return chm_replace_cell(chm_place_slot(t, at) + p->value_offset,
 					value, p);
+	*need = CHM_NEED_EMPTY;
 	if (chm_crowded(map, t))
-		return -EBUSY;
+		return -EAGAIN;
 	if (!chm_match_empty(at->c->ctrl))
-		return chm_replace_beyond(map, t, hash, at, key, value);
+		return chm_replace_beyond(map, t, hash, at, key, value, need);
 	chm_replace_within(map, t, hash, at, key, value);
 	return 0;
 }
 
-/*
- * Return: 1 inserted, 0 replaced; if it takes another table first, -EAGAIN to
- * insert and -EBUSY to replace.
- */
+/* Return: 1 inserted, 0 replaced; -EAGAIN if that takes what @need says. */
 static int chm_try_store(struct chm *map, const void *key, const void *value,
-			 unsigned int how)
+			 unsigned int how, enum chm_need *need)
 {
 	struct chm_table *t = chm_table(map);
 	struct chm_place at;
 	u64 hash;
 
 	lockdep_assert_held(&map->lock);
+	*need = CHM_NEED_SLOTS;
 	if (!t)
 		return how & CHM_CREATE ? -EAGAIN : -ENOENT;
 	chm_poll(map, t);
-	map->run = 0;
+	map->due = 0;
 	hash = __chm_hash(t, key, &map->p);
 	/* One insertion in ten goes on to the next chunk: have it come along. */
 	prefetch((void *)__chm_home_chunk(t, hash, &map->p) + t->stride);
 	if (chm_find(t, key, hash, &map->p, &at)) {
 		if (!(how & CHM_UPDATE))
 			return -EEXIST;
-		return chm_replace_present(map, t, hash, &at, key, value);
+		return chm_replace_present(map, t, hash, &at, key, value, need);
 	}
 	if (!(how & CHM_CREATE))
 		return -ENOENT;
-	return chm_insert_absent(map, t, hash, key, value);
+	return chm_insert_absent(map, t, hash, key, value, need);
 }
 
 static int chm_store_locked(struct chm *map, const void *key,
 			    const void *value, unsigned int how, gfp_t gfp)
 {
 	int ret = chm_start(map);
+	enum chm_need need;
 
 	if (!ret && !value && map->p.value_size && !(how & CHM_ZEROES))
 		ret = -EINVAL;
 	while (!ret) {
-		ret = chm_try_store(map, key, value, how);
-		if (ret != -EAGAIN && ret != -EBUSY)
+		ret = chm_try_store(map, key, value, how, &need);
+		if (ret != -EAGAIN)
 			break;
-		ret = chm_make_room(map, ret == -EAGAIN, gfp);
+		ret = chm_make_room(map, need, gfp);
 	}
 	return ret;
 }
@@ -2060,8 +2438,11 @@ static int chm_store(struct chm *map, const void *key, const void *value,
 	chm_assert_writer();
 	mutex_lock(&map->lock);
 	ret = chm_store_locked(map, key, value, how, gfp);
-	if (ret >= 0 && map->run)
-		chm_maintain(map, ret, map->run, gfp);
+	if (ret >= 0)
+		map->writes++;
+	/* Without memory lookups stay slow, but nothing is lost. */
+	if (ret > 0 && unlikely(map->due))
+		chm_defend(map, map->due, gfp);
 	mutex_unlock(&map->lock);
 	return ret;
 }
@@ -2137,11 +2518,15 @@ static int chm_erase(struct chm *map, const void *key, bool take, void *value)
 	taken = chm_place_slot(t, &at) + p->value_offset;
 	if (take && p->class != CHM_CELL)
 		memcpy(value, taken, p->value_size);
-	chm_set_ctrl(at.c, chm_tag_set(at.c->ctrl, at.slot,
-				       chm_dead_tag(t, take)));
-	chm_lower_overflow(t, hash, at.distance, p);
+	chm_kill_slot(t, &at, take);
 	t->displaced -= !!at.distance;
+	/* Bits that stay cost as if the pair did. */
+	if (chm_lower_overflow(t, hash, at.distance, p))
+		t->spread -= chm_square(at.distance);
+	else
+		t->unlowered = true;
 	chm_add_entries(map, -1);
+	map->writes++;
 	chm_note_dead(map, t, &at);
 	if (take && p->class == CHM_CELL) {
 		/*
@@ -2188,12 +2573,12 @@ static void chm_clear_chunk(struct chm_table *t, u32 chunk,
 
 	if (full) {
 		t->dead[t->dead_gen] += hweight_long(full);
-		__set_bit(chunk, t->dead_chunks);
+		__set_bit(chunk, chm_dead_chunks(t));
 	}
 	ctrl = chm_tags_clear(ctrl, full) |
 	       (full >> 7) * chm_dead_tag(t, false);
 	if (ctrl != c->ctrl)
-		chm_set_ctrl(c, ctrl);
+		chm_set_ctrl(t, chunk, c, ctrl);
 }
 
 void chm_clear(struct chm *map)
@@ -2212,10 +2597,10 @@ void chm_clear(struct chm *map)
 	if (t) {
 		chm_add_entries(map, -map->entries);
 		t->displaced = 0;
-		t->settled = 0;
-		t->strayed = 0;
+		t->spread = 0;
+		t->strayed = false;
+		t->unlowered = false;
 		t->longest = 0;
-		t->built_longest = 0;
 		chm_advance(map, t);
 		chm_schedule_reclaim(map);
 	}
@@ -2239,7 +2624,7 @@ static int chm_reserve_locked(struct chm *map, unsigned long n, gfp_t gfp)
 		}
 		ret = chm_resize(map, chm_chunks_needed(map,
 							max(n, map->entries)),
-				 false, gfp);
+				 CHM_SAME_SEED, gfp);
 		if (ret == -EAGAIN)
 			ret = 0;
 	}
@@ -2278,7 +2663,7 @@ static int chm_shrink_locked(struct chm *map, gfp_t gfp)
 			chm_publish(map, NULL);
 			return 0;
 		}
-		ret = chm_resize(map, fit, false, gfp);
+		ret = chm_resize(map, fit, CHM_SAME_SEED, chm_optional(gfp));
 	}
 	return ret;
 }
@@ -2336,70 +2721,132 @@ static int chm_compare(const struct chm_table *t, const struct chm_params *p,
 	return 0;
 }
 
-struct chm_candidate {
-	struct chm_cursor	cursor;
-	void			*pair;
+/* Where the search for the next pair of a walk stands. */
+struct chm_scan {
+	u32			table;		/* which one; see @started */
+	bool			started;
+	bool			found;		/* @best was found in this section */
+	u32			home;		/* of the pairs that are looked for */
+	u32			distance;	/* chunks behind it seen so far */
+	unsigned long		common;		/* overflow bits they all have */
+	struct chm_cursor	best;		/* first of them behind the cursor */
+	const void		*pair;		/* if @found */
 };
 
-/* Take the FULL slots of one chunk into account that belong to @home. */
-static void chm_scan_chunk(const struct chm_table *t,
-			   const struct chm_params *p, u32 home,
-			   const struct chm_chunk *c, unsigned long ctrl,
-			   const struct chm_cursor *after,
-			   struct chm_candidate *best)
+/* The first bit from @bit on that is set, or @bits; readers have no lock. */
+static u32 chm_next_bit(const unsigned long *bitmap, u32 bits, u32 bit)
 {
-	unsigned long mask = chm_match_full(ctrl);
-	u32 slot;
+	u32 i = bit / BITS_PER_LONG;
+	unsigned long word;
 
-	chm_for_each_match(slot, mask) {
-		void *pair = __chm_slot(t, c, slot, p);
-		u64 hash = __chm_hash(t, pair, p);
-
-		if (chm_home(hash, t->nr_chunks) != home)
-			continue;
-		if (after->started && chm_compare(t, p, hash, pair, after) <= 0)
-			continue;
-		/* A pair and its replacement: the first is as a lookup has it. */
-		if (best->pair &&
-		    chm_compare(t, p, hash, pair, &best->cursor) >= 0)
-			continue;
-		best->pair = pair;
-		best->cursor.hash = hash;
-		best->cursor.fingerprint = chm_fingerprint(t, pair, p->key_size);
-		best->cursor.started = true;
+	if (bit >= bits)
+		return bits;
+	word = READ_ONCE(bitmap[i]) & BITMAP_FIRST_WORD_MASK(bit);
+	while (!word) {
+		if (++i == BITS_TO_LONGS(bits))
+			return bits;
+		word = READ_ONCE(bitmap[i]);
 	}
+	return i * BITS_PER_LONG + __ffs(word);
 }
 
 /*
- * The first pair of @home behind @after.  Probes as a lookup does, so it misses
- * no key that is present meanwhile (G2).  Return: chunks visited.
+ * The first chunk from @chunk on that a pair may be in, or have passed.
+ * O11: a pair that is there is marked.  Pairs with chm_set_ctrl().
  */
-static u32 chm_scan_home(const struct chm_table *t,
-			 const struct chm_params *p, u32 home,
-			 const struct chm_cursor *after,
-			 struct chm_candidate *best)
+static u32 chm_next_occupied(const struct chm_table *t, u32 chunk)
 {
-	u32 chunk = home;
-	u32 i = 0;
+	const unsigned long *occupied = chm_occupied(t);
+	u32 longs = BITS_TO_LONGS(t->nr_chunks);
+	u32 i = chunk / BITS_PER_LONG;
+	unsigned long word = 0;
 
-	best->pair = NULL;
-	while (i++ < t->nr_chunks) {
-		const struct chm_chunk *c = __chm_chunk(t, chunk, p);
-		/* O1, O2, O3: pairs with chm_set_ctrl(), as in chm_probe(). */
-		unsigned long ctrl = smp_load_acquire(&c->ctrl);
-
-		chm_scan_chunk(t, p, home, c, ctrl, after, best);
-		if (!(ctrl & CHM_OVERFLOW))
-			break;
-		chunk = chm_next_chunk(chunk, t->nr_chunks);
+	if (chunk < t->nr_chunks)
+		word = READ_ONCE(occupied[i]) & BITMAP_FIRST_WORD_MASK(chunk);
+	while (!word) {
+		i = chm_next_bit(chm_occupied_words(t), longs, i + 1);
+		if (i >= longs)
+			return t->nr_chunks;
+		word = READ_ONCE(occupied[i]);
 	}
-	return i;
+	return i * BITS_PER_LONG + __ffs(word);
+}
+
+/* Go on with the pairs of the first home from @home on that may have some. */
+static void chm_scan_from(struct chm_scan *s, const struct chm_table *t,
+			  u32 home)
+{
+	*s = (struct chm_scan) {
+		.table = t->id, .started = true, .common = CHM_OVERFLOW,
+		.home = chm_next_occupied(t, home),
+	};
+}
+
+/* The pairs in @c with these overflow bits: their tags tell. */
+static unsigned long chm_match_overflow(unsigned long mask, unsigned long ctrl,
+					unsigned long bits)
+{
+	unsigned long found = 0;
+	u32 slot;
+
+	chm_for_each_match(slot, mask) {
+		if (bits & chm_overflow_bit(chm_tag_at(ctrl, slot)))
+			found |= mask & -mask;
+	}
+	return found;
+}
+
+/* Is the pair, of hash @hash, next: behind @after and before @s->best? */
+static bool chm_scan_pair(struct chm_scan *s, const struct chm_table *t,
+			  const struct chm_params *p, const void *pair,
+			  const struct chm_cursor *after)
+{
+	u64 hash = __chm_hash(t, pair, p);
+
+	if (chm_home(hash, t->nr_chunks) != s->home)
+		return false;
+	if (after->started && chm_compare(t, p, hash, pair, after) <= 0)
+		return false;
+	/* A pair and its replacement: the first is as a lookup has it. */
+	if (s->best.started && chm_compare(t, p, hash, pair, &s->best) >= 0)
+		return false;
+	s->best.hash = hash;
+	s->best.fingerprint = chm_fingerprint(t, pair, p->key_size);
+	s->best.seed = t->seed[0];
+	s->best.started = true;
+	s->found = true;
+	s->pair = pair;
+	return true;
+}
+
+/*
+ * Look at one more chunk for pairs of @s->home.  They are found as a lookup finds
+ * them, so that none is missed which is present meanwhile (G2).  Return: whether
+ * there may be more further on.
+ */
+static bool chm_scan_chunk(struct chm_scan *s, const struct chm_table *t,
+			   const struct chm_params *p,
+			   const struct chm_cursor *after)
+{
+	u32 chunk = chm_nth_chunk(s->home, s->distance, t->nr_chunks);
+	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
+	/* O1, O2, O3: pairs with chm_set_ctrl(), as in chm_probe(). */
+	unsigned long ctrl = smp_load_acquire(&c->ctrl);
+	unsigned long mask = chm_match_full(ctrl);
+	u32 slot;
+
+	/* Who is here and not at home has a bit in all chunks before. */
+	if (s->distance)
+		mask = chm_match_overflow(mask, ctrl, s->common);
+	chm_for_each_match(slot, mask)
+		chm_scan_pair(s, t, p, __chm_slot(t, c, slot, p), after);
+	s->common &= ctrl;
+	return ++s->distance < t->nr_chunks && s->common;
 }
 
 /*
  * The home where a walk goes on.  Behind a whole home stands a cursor with the
- * last fingerprint: the next hash may be the next home's, and the scan of one
- * home may have been long enough for a step.
+ * last fingerprint: the next hash may be the next home's.
  */
 static u32 chm_cursor_home(const struct chm_table *t,
 			   const struct chm_cursor *cursor)
@@ -2413,33 +2860,65 @@ static u32 chm_cursor_home(const struct chm_table *t,
 	return chm_home(hash, t->nr_chunks);
 }
 
-/*
- * Move @cursor to the next pair of @t and return that, or NULL after some
- * CHM_RANGE chunks without one, or at the end.
- */
-static void *chm_step(const struct chm_table *t, const struct chm_params *p,
-		      struct chm_cursor *cursor)
+/* Have @cursor stand behind everything before @home, if it does not yet. */
+static void chm_cursor_skip(const struct chm_table *t,
+			    struct chm_cursor *cursor, u32 home)
 {
-	u32 home = chm_cursor_home(t, cursor);
-	struct chm_candidate best;
-	u64 visited = 0;
+	if (home <= chm_cursor_home(t, cursor))
+		return;
+	cursor->hash = chm_home_begin(home, t->nr_chunks) - 1;
+	cursor->fingerprint = U64_MAX;
+	cursor->seed = t->seed[0];
+	cursor->started = true;
+}
 
-	for (; visited < CHM_RANGE && home < t->nr_chunks; home++) {
-		visited += chm_scan_home(t, p, home, cursor, &best);
-		if (best.pair) {
-			best.cursor.ended = false;
-			*cursor = best.cursor;
-			return best.pair;
+/*
+ * Search up to @chunks of @t for the pair behind @cursor.  Return: whether @s->best
+ * is that; if not, it takes more chunks, or the walk has ended.
+ */
+static bool chm_scan(struct chm_scan *s, const struct chm_table *t,
+		     const struct chm_params *p, struct chm_cursor *cursor,
+		     u32 chunks)
+{
+	if (!s->started || s->table != t->id)
+		chm_scan_from(s, t, chm_cursor_home(t, cursor));
+	s->found = false;
+	for (; chunks; chunks--) {
+		if (s->home == t->nr_chunks) {
+			cursor->ended = true;
+			return false;
 		}
+		if (chm_scan_chunk(s, t, p, cursor))
+			continue;
+		if (s->best.started)
+			return true;
+		chm_scan_from(s, t, s->home + 1);
 	}
-	cursor->ended = home == t->nr_chunks;
-	if (!cursor->ended) {
-		/* Behind everything before @home. */
-		cursor->hash = chm_home_begin(home, t->nr_chunks) - 1;
-		cursor->fingerprint = U64_MAX;
-		cursor->started = true;
-	}
-	return NULL;
+	/* What was seen need not be seen again in another table. */
+	chm_cursor_skip(t, cursor, s->home);
+	return false;
+}
+
+/*
+ * One read-side section of a walk: at most CHM_SECTION chunks.  The best pair is
+ * copied out when it is found, since it may be gone in the next section.
+ */
+static bool chm_walk_section(const struct chm_table *t,
+			     struct chm_cursor *cursor, struct chm_scan *s,
+			     void *key, void *value)
+{
+	const struct chm_params *p = t->p;
+	bool done = chm_scan(s, t, p, cursor, CHM_SECTION);
+
+	if (s->found && key)
+		memcpy(key, s->pair, p->key_size);
+	if (s->found && value)
+		__chm_copy_value(value, s->pair + p->value_offset, p);
+	if (!done)
+		return false;
+	*cursor = s->best;
+	s->started = false;
+	return true;
 }
 
 void chm_iter_init(struct chm_iter *it, struct chm *map)
@@ -2453,33 +2932,34 @@ void chm_iter_init(struct chm_iter *it, struct chm *map)
 }
 EXPORT_SYMBOL_GPL(chm_iter_init);
 
-/* One read-side section of a walk: at most CHM_RANGE homes. */
-static bool chm_iter_copy(struct chm_iter *it, void *key, void *value)
+/* Has the map changed its seed, and with it the order of its pairs? */
+static bool chm_cursor_stale(const struct chm_table *t,
+			     const struct chm_cursor *cursor)
 {
-	const struct chm_table *t;
-	void *pair = NULL;
-
-	rcu_read_lock();
-	t = __chm_table_rcu(it->map);
-	if (t)
-		pair = chm_step(t, t->p, &it->cursor);
-	else
-		it->cursor.ended = true;
-	if (pair && key)
-		memcpy(key, pair, t->p->key_size);
-	if (pair && value)
-		__chm_copy_value(value, pair + t->p->value_offset, t->p);
-	rcu_read_unlock();
-	return pair;
+	return cursor->started && cursor->seed != t->seed[0];
 }
 
 bool chm_iter_next(struct chm_iter *it, void *key, void *value)
 {
-	while (!it->cursor.ended) {
-		if (chm_iter_copy(it, key, value))
-			return true;
+	struct chm_scan s = { };
+	bool found = false;
+
+	while (!found && !it->cursor.ended) {
+		const struct chm_table *t;
+
+		rcu_read_lock();
+		t = __chm_table_rcu(it->map);
+		/*
+		 * A walk keeps the map from changing its seed, but for when
+		 * there is no pair: no key has been present throughout.
+		 */
+		if (!t || chm_cursor_stale(t, &it->cursor))
+			it->cursor.ended = true;
+		else
+			found = chm_walk_section(t, &it->cursor, &s, key, value);
+		rcu_read_unlock();
 	}
-	return false;
+	return found;
 }
 EXPORT_SYMBOL_GPL(chm_iter_next);
 
@@ -2497,15 +2977,16 @@ EXPORT_SYMBOL_GPL(chm_iter_exit);
 
 bool chm_pos_next(struct chm_pos *pos)
 {
-	while (pos->tbl && !pos->cursor.ended) {
-		const struct chm_params *p = pos->tbl->p;
-		void *pair = chm_step(pos->tbl, p, &pos->cursor);
+	const struct chm_table *t = pos->tbl;
+	struct chm_scan s = { };
 
-		if (pair) {
-			pos->key = pair;
-			pos->value = pair + p->value_offset;
-			return true;
-		}
+	while (t && !pos->cursor.ended) {
+		if (!chm_scan(&s, t, t->p, &pos->cursor, U32_MAX))
+			continue;
+		pos->cursor = s.best;
+		pos->key = s.pair;
+		pos->value = s.pair + t->p->value_offset;
+		return true;
 	}
 	return false;
 }
@@ -2550,6 +3031,7 @@ struct chm_check {
 	unsigned long		full;
 	unsigned long		dead[2];
 	unsigned long		displaced;
+	u64			spread;
 	unsigned long		errors;
 };
 
@@ -2565,11 +3047,29 @@ static bool chm_tag_valid(unsigned long tag)
 	       (tag & ~(CHM_TAG_DEAD_GEN | CHM_TAG_DEAD_TAKEN)) == CHM_TAG_DEAD;
 }
 
-/* Tags, the DEAD slots and the bitmap of one chunk. */
+static bool chm_bit_set(const unsigned long *bitmap, u32 bit)
+{
+	return bitmap[bit / BITS_PER_LONG] & BIT_MASK(bit);
+}
+
+/* Is chunk @chunk marked as occupied if and only if it is? */
+static void chm_check_occupied(struct chm_check *check, u32 chunk)
+{
+	const struct chm_table *t = check->t;
+	const struct chm_chunk *c = __chm_chunk(t, chunk, &check->map->p);
+	u32 i = chunk / BITS_PER_LONG;
+
+	if (chm_bit_set(chm_occupied(t), chunk) != chm_occupies(c->ctrl) ||
+	    chm_bit_set(chm_occupied_words(t), i) != !!chm_occupied(t)[i])
+		chm_complain(check, "chunk %u: ctrl %#lx, occupied %#lx",
+			     chunk, c->ctrl, chm_occupied(t)[i]);
+}
+
+/* Tags, the DEAD slots and the bitmaps of one chunk. */
 static void chm_check_chunk(struct chm_check *check, u32 chunk)
 {
 	const struct chm_chunk *c = __chm_chunk(check->t, chunk, &check->map->p);
-	bool marked = test_bit(chunk, check->t->dead_chunks);
+	bool marked = test_bit(chunk, chm_dead_chunks(check->t));
 	unsigned int gen;
 	u32 i;
 
@@ -2584,6 +3084,7 @@ static void chm_check_chunk(struct chm_check *check, u32 chunk)
 	if (marked != !!chm_match_dead(c->ctrl))
 		chm_complain(check, "chunk %u: ctrl %#lx, marked %d",
 			     chunk, c->ctrl, marked);
+	chm_check_occupied(check, chunk);
 	check->full += hweight_long(chm_match_full(c->ctrl));
 }
 
@@ -2633,16 +3134,20 @@ static void chm_check_pair(struct chm_check *check, u32 chunk, u32 slot)
 		chm_complain(check, "chunk %u slot %u: tag %#lx, hash %#llx",
 			     chunk, slot, chm_tag_at(c->ctrl, slot), hash);
 	check->displaced += chunk != home;
+	check->spread += chm_square(chm_distance(home, chunk, n));
 	for (i = home; i != chunk; i = chm_next_chunk(i, n))
 		check->overflow[i] |= chm_overflow_bit(hash);
 	chm_check_unique(check, home, hash, pair);
 }
 
+/* No bit too few, and none too many unless chm_lower_overflow() gave up. */
 static void chm_check_overflow(struct chm_check *check, u32 chunk)
 {
 	const struct chm_chunk *c = __chm_chunk(check->t, chunk, &check->map->p);
 	unsigned long overflow = c->ctrl & CHM_OVERFLOW;
 
+	if (check->t->unlowered)
+		overflow &= check->overflow[chunk];
 	if (overflow != check->overflow[chunk])
 		chm_complain(check, "chunk %u: overflow %#lx instead of %#lx",
 			     chunk, overflow, check->overflow[chunk]);
@@ -2661,6 +3166,9 @@ static void chm_check_totals(struct chm_check *check)
 	if (check->displaced != t->displaced)
 		chm_complain(check, "%lu displaced pairs, counted %lu",
 			     check->displaced, t->displaced);
+	if (t->unlowered ? check->spread > t->spread : check->spread != t->spread)
+		chm_complain(check, "spread %llu, counted %llu", check->spread,
+			     t->spread);
 	if (check->dead[0] != t->dead[0] || check->dead[1] != t->dead[1])
 		chm_complain(check, "%lu + %lu dead slots, counted %lu + %lu",
 			     check->dead[0], check->dead[1],
@@ -3116,7 +3624,8 @@ static int chm_move(struct chm *map, bool larger)
 			ret = -ENODATA;
 		else
 			ret = chm_resize(map, larger ? chm_chunks_grown(map, t) :
-					 t->nr_chunks, false, CHM_DEBUGFS_GFP);
+					 t->nr_chunks, CHM_SAME_SEED,
+					 CHM_DEBUGFS_GFP);
 		/* Whoever it was, every pair has moved. */
 		if (ret == -EAGAIN && !larger && map->epoch != epoch)
 			ret = 0;
@@ -3252,7 +3761,7 @@ CHM_DEFINE_FILE(chm_lookup);
 struct chm_listing {
 	struct chm		*map;
 	struct chm_cursor	cursor;
-	u64			seed;		/* the cursor's, once started */
+	struct chm_scan		scan;
 	bool			full;		/* the pair is to be shown */
 	u8			pair[] __aligned(CHM_SLOT_ALIGN);
 };
@@ -3260,28 +3769,19 @@ struct chm_listing {
 /* One read-side section of the walk.  Return: 0, or -ESTALE. */
 static int chm_entries_copy(struct chm_listing *l)
 {
-	const struct chm_params *p = &l->map->p;
 	const struct chm_table *t;
-	void *pair = NULL;
 	int ret = 0;
 
 	rcu_read_lock();
 	t = __chm_table_rcu(l->map);
-	if (t && !l->cursor.started)
-		l->seed = t->seed[0];
 	if (!t)
 		l->cursor.ended = true;
-	else if (t->seed[0] != l->seed)
+	else if (chm_cursor_stale(t, &l->cursor))
 		ret = -ESTALE;
 	else
-		pair = chm_step(t, p, &l->cursor);
-	if (pair) {
-		memcpy(l->pair, pair, p->key_size);
-		__chm_copy_value(l->pair + p->value_offset,
-				 pair + p->value_offset, p);
-	}
+		l->full = chm_walk_section(t, &l->cursor, &l->scan, l->pair,
+					   l->pair + t->p->value_offset);
 	rcu_read_unlock();
-	l->full = pair;
 	return ret;
 }
 
@@ -3305,6 +3805,7 @@ static void *chm_entries_start(struct seq_file *m, loff_t *pos)
 
 	if (!*pos) {
 		l->cursor = (struct chm_cursor) { };
+		l->scan = (struct chm_scan) { };
 		l->full = false;
 	}
 	return chm_entries_step(l);

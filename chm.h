@@ -172,8 +172,8 @@ struct chm_params {
  * @changed: Pairs that readers wrote to while they were copied, other than in
  *	CHM_CELL maps; only looked for with CONFIG_CHM_DEBUG.
  * @retired_bytes: Bytes of replaced tables that are not freed yet.
- * @gp_waits: Grace periods that a writer waited for.
- * @reseeds: Rehashes with a fresh seed because of long probe runs.
+ * @gp_waits: Grace periods that were waited for with the map's mutex held.
+ * @reseeds: Rehashes with a fresh seed because of long probe paths.
  * @failed_allocs: Tables that could not be allocated.
  * @walks: Open walks.
  */
@@ -232,7 +232,11 @@ struct chm {
 	unsigned long		promises;	/* made or ended so far */
 	unsigned long		epoch;		/* tables published so far */
 	unsigned long		walks;		/* open iterators pin the seed */
-	u32			run;		/* distance of the last new pair */
+	unsigned long		writes;		/* so far */
+	unsigned long		defend_at;	/* not before so many writes */
+	unsigned long		reseeded;	/* after so many writes */
+	u32			due;		/* where the last new pair was, if far */
+	bool			hash_is_bad;	/* no use in another seed */
 	struct list_head	retired;	/* tables, oldest first */
 	unsigned long		retired_bytes;
 	struct rcu_work		reclaim;
@@ -246,28 +250,34 @@ struct chm {
  * CONFIG_CHM_DEBUG.  A lookup reads the first line of the header and no more.
  */
 struct chm_table {
-	/* What readers use; constant once published, but for the bitmap's bits. */
+	/* What readers use; constant once published, but for the bitmaps' bits. */
 	u32			nr_chunks;
 	u32			stride;		/* chm_stride() of the slot size */
 	u16			slots_offset;	/* chm_slots_offset() of it */
 	bool			use_siphash;	/* instead of the default hash */
 	bool			owns_full;	/* retired: drop FULL pairs, too */
-	u32			built_longest;	/* @longest when it was built */
+	u32			id;		/* the map's tables count up */
 	u64			seed[2];	/* the second: SipHash only */
 	const struct chm_params	*p;		/* the map's, see __chm_lookup() */
 	unsigned long		max_entries;	/* at maximum load */
-	unsigned long		*dead_chunks;	/* bitmap */
-	unsigned long		settled;	/* chunks from home when it was built */
+	unsigned long		built_writes;	/* the map's, when it was built */
+	u32			built_spread;	/* then, 16ths of the expected */
+	u32			built_longest;	/* @longest then */
 
 	/* Writers only, under the map's lock. */
 	u32			longest		/* most chunks visited to insert */
 				__aligned(CHM_HEADER_BYTES / 2);
-	u32			dead_gen;	/* generation that removals join */
+	u8			dead_gen;	/* generation that removals join */
+	bool			roomy;		/* large because of DEAD slots */
+	bool			strayed;	/* a pair was put far from home */
+	bool			unlowered;	/* filters may have bits too many */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
-	unsigned long		strayed;	/* chunks, added by replacing */
 	unsigned long		cookie;		/* of !dead_gen, or of retirement */
-	struct list_head	retired;
+	union {
+		u64		spread;		/* distances from home, squared */
+		struct list_head retired;
+	};
 } __aligned(CHM_HEADER_BYTES);
 
 static_assert(sizeof(struct chm_table) == CHM_HEADER_BYTES ||
@@ -342,7 +352,8 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * Must be followed by chm_init() before the map is used again.
  *
  * Context: Process context, also in the drop() of another map.  Waits for a
- *	grace period unless the map never had a table.
+ *	grace period unless the map never had a table, and for the map's work
+ *	item, which may be allocating memory: hold no lock that reclaim takes.
  */
 void chm_destroy(struct chm *map);
 
@@ -720,8 +731,12 @@ __chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
  * @map: The map.
  * @key: @key_size bytes.
  *
- * Wait-free: bounded by the length of the probe path, no store to shared
- * memory, no lock, no retry (G1).  Finds every key that is present during the
+ * Wait-free: no store to shared memory, no lock, no retry (G1).  It visits the
+ * chunks of the probe path once.  A key that is not in its home chunk has it look
+ * back at the chunks before; should writers have put the key into one of these
+ * meanwhile, it looks back once more, from there, at fewer chunks: so n chunks
+ * cost less than n * n / 2 visits at the very most, and n and a few in practice.
+ * Finds every key that is present during the
  * whole call, through replacement, growth, shrinking and slot reuse (G2).
  * What it returns is one pair as one writer passed it and stays readable until
  * rcu_read_unlock() (G3); a later lookup never finds an older value (G4).
@@ -1026,9 +1041,11 @@ int chm_take(struct chm *map, const void *key, void *value);
  * @n: How many pairs the map shall be able to hold in all.
  * @gfp: For the new table, should one be needed.
  *
- * From then on @n pairs in all fit without any allocation, also after
- * removals (G7); an insertion may have to wait for a grace period instead.
- * Lasts until chm_shrink() or the next chm_reserve().
+ * From then on @n pairs in all fit without an allocation that has to succeed,
+ * also after removals (G7).  Where removed pairs are in the way, a writer may try
+ * to get a fresh table, without killing processes for it (__GFP_NORETRY); if there
+ * is none, it waits for a grace period.  Lasts until chm_shrink() or the next
+ * chm_reserve().
  *
  * Context: As chm_insert().
  * Return:
@@ -1045,7 +1062,9 @@ int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
  * @gfp: For the smaller table.
  *
  * Ends what chm_reserve() promised, possibly even if it fails.  An empty map
- * then owns no table.
+ * then owns no table.  A map that is used to less than an eighth, or empty, also
+ * does this by itself when no pair was removed or replaced for a grace period,
+ * but keeps what was reserved.
  *
  * Context: As chm_insert().
  * Return:
@@ -1060,7 +1079,8 @@ int chm_shrink(struct chm *map, gfp_t gfp);
  * @map: The map.
  *
  * As chm_remove() for each key, so readers may see some gone before others.
- * Keeps the table; chm_shrink() frees it.  Allocates nothing.
+ * Keeps the table for what comes next; if nothing comes, a work item frees it, as
+ * does chm_shrink().  Allocates nothing.
  *
  * Context: As chm_remove().  Takes time in proportion to the table.
  */
@@ -1113,6 +1133,7 @@ int __must_check chm_verify(struct chm *map);
 struct chm_cursor {
 	u64	hash;
 	u64	fingerprint;	/* SipHash of the key: tells equal hashes apart */
+	u64	seed;		/* of the table whose order this is */
 	bool	started;
 	bool	ended;
 };
@@ -1134,7 +1155,9 @@ struct chm_iter {
  * Visits every key that is present throughout exactly once, any other at most
  * once, across any number of growths and shrinks (G8).  The order is that of
  * the hashes.  While a walk is open the map does not change its seed, so close
- * it in time.  CHM_CELL values are copied as by chm_get().
+ * it in time.  A map that becomes empty may have another seed afterwards, and then
+ * the walk ends: no key has been present throughout.  CHM_CELL values are copied
+ * as by chm_get().
  *
  * In maps with a custom @equal this holds for keys whose bytes stay.  A key
  * that is replaced during the walk by one that is equal but differs in bytes
@@ -1147,8 +1170,10 @@ void chm_iter_init(struct chm_iter *it, struct chm *map);
 /**
  * chm_iter_next() - Copy out the next pair of a walk.
  * @it: The walk.
- * @key: Receives @key_size bytes; NULL: not wanted.
- * @value: Receives @value_size bytes; NULL: not wanted.
+ * @key: Receives @key_size bytes; NULL: not wanted.  Undefined at the end.
+ * @value: Receives @value_size bytes; NULL: not wanted.  Undefined at the end.
+ *
+ * Is in an RCU reader for no more than 64 chunks at a time.
  *
  * Context: Any; between calls the caller may sleep and change the map.
  * Return: Whether there was a pair; false from then on.
@@ -1479,5 +1504,11 @@ static __always_inline void name##_iter_exit(struct chm_iter *it)	\
 	struct type name = {						\
 		.map = CHM_INITIALIZER((name).map, &type##_params)	\
 	}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+/* Tests may redirect these, for their own calls: see KUNIT_STATIC_STUB_REDIRECT(). */
+void *chm_alloc(u64 bytes, gfp_t gfp);
+void chm_stored(const struct chm_table *t);
+#endif
 
 #endif /* CHM_H */

@@ -35,6 +35,15 @@ hrtimer_setup(struct hrtimer *timer,
 }
 #endif
 
+/* Distributions' kernels have no KUnit, and old ones lack these headers. */
+#if IS_ENABLED(CONFIG_KUNIT)
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
+#else
+#define KUNIT_STATIC_STUB_REDIRECT(args...) do { } while (0)
+#define VISIBLE_IF_KUNIT static
+#endif
+
 /* In place of allocations that are told a sizeof() */
 #ifndef kzalloc_obj
 #define kzalloc_obj(type, gfp) kzalloc(sizeof(type), gfp)

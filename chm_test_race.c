@@ -33,7 +33,6 @@
 #include <linux/timekeeping.h>
 
 #include "chm.h"
-#include "chm_compat.h"
 #include "chm_test.h"
 
 static unsigned int scale = 100;
@@ -3083,8 +3082,9 @@ static void chm_iter_delays_reseed(struct kunit *test)
 	KUNIT_EXPECT_GT(test, s.longest_probe, 32);
 	chm_iter_exit(&it);
 	walk_expect(w, false);
-	walk_toggle(w, WALK_STEADY);
-	walk_toggle(w, WALK_STEADY);
+	/* The last one is due far from home, though its slot is DEAD. */
+	walk_toggle(w, WALK_KEYS - 1);
+	walk_toggle(w, WALK_KEYS - 1);
 	chm_stats(&w->map, &s);
 	KUNIT_EXPECT_EQ(test, s.reseeds, 1);
 	walk_run(w, NULL);
@@ -3503,10 +3503,7 @@ struct fault_page {
 	u64			word[PAGE_SIZE / sizeof(u64)];
 };
 
-/*
- * Without fault injection: what kmalloc() has not got, GFP_NOWAIT can not get
- * at all, as often as it is tried.
- */
+/* Without fault injection: a stub refuses memory, as often as it is asked for. */
 static struct chm *fault_pages(struct kunit *test)
 {
 	static const struct chm_params p = {
@@ -3540,6 +3537,11 @@ static int fault_put_page(struct chm *map, u64 i, gfp_t gfp,
 	return chm_insert(map, &i, page, gfp | __GFP_NOWARN);
 }
 
+static void *fault_no_memory(u64 bytes, gfp_t gfp)
+{
+	return ERR_PTR(-ENOMEM);
+}
+
 /* G6, again and again; then there is memory after all. */
 static void chm_insert_fails_for_long(struct kunit *test)
 {
@@ -3552,20 +3554,23 @@ static void chm_insert_fails_for_long(struct kunit *test)
 
 	KUNIT_EXPECT_NOT_NULL(test, page);
 	for (i = 0; page && !ret; i++) {
-		gfp_t gfp = i < FAULT_PAGES ? GFP_KERNEL : GFP_NOWAIT;
-
-		ret = fault_put_page(map, i, gfp, page);
+		if (i == FAULT_PAGES)
+			kunit_activate_static_stub(test, chm_alloc,
+						   fault_no_memory);
+		ret = fault_put_page(map, i, GFP_KERNEL, page);
 	}
 	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
 	chm_stats(map, &before);
 	for (j = 0; page && j < 50; j++)
-		KUNIT_EXPECT_EQ(test, fault_put_page(map, i, GFP_NOWAIT, page),
+		KUNIT_EXPECT_EQ(test, fault_put_page(map, i, GFP_KERNEL, page),
 				-ENOMEM);
 	chm_stats(map, &now);
 	KUNIT_EXPECT_EQ(test, now.chunks, before.chunks);
-	KUNIT_EXPECT_EQ(test, now.failed_allocs, before.failed_allocs + 50);
+	/* Each time two sizes are tried. */
+	KUNIT_EXPECT_EQ(test, now.failed_allocs, before.failed_allocs + 100);
 	KUNIT_EXPECT_TRUE(test, page && fault_has_pages(map, 0, i - 1, page));
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
 	KUNIT_EXPECT_EQ(test, page ? fault_put_page(map, i - 1, GFP_KERNEL, page)
 			: -1, 0);
 	KUNIT_EXPECT_TRUE(test, page && fault_has_pages(map, 0, i, page));
@@ -3583,12 +3588,13 @@ static void chm_insert_reserved_needs_no_memory(struct kunit *test)
 	ret = chm_reserve(map, FAULT_PAGES, GFP_KERNEL);
 	KUNIT_EXPECT_EQ(test, ret, 0);
 	KUNIT_EXPECT_NOT_NULL(test, page);
+	kunit_activate_static_stub(test, chm_alloc, fault_no_memory);
 	for (; page && !ret && to < FAULT_PAGES; to++)
-		ret = fault_put_page(map, to, GFP_NOWAIT, page);
+		ret = fault_put_page(map, to, GFP_KERNEL, page);
 	KUNIT_EXPECT_EQ_MSG(test, ret, 0, "insert %llu", to);
 	for (; page && !ret && from < 2 * FAULT_PAGES; from++, to++) {
 		ret = chm_remove(map, &from);
-		ret = ret ?: fault_put_page(map, to, GFP_NOWAIT, page);
+		ret = ret ?: fault_put_page(map, to, GFP_KERNEL, page);
 	}
 	KUNIT_EXPECT_EQ_MSG(test, ret, 0, "insert %llu", to);
 	KUNIT_EXPECT_TRUE(test, page && fault_has_pages(map, from, to, page));
