@@ -4013,6 +4013,14 @@ static bool chm_name_taken(const char *name)
 	return true;
 }
 
+/* A name in debugfs is no reason for a driver to fail. */
+static int chm_debugfs_without(const char *name)
+{
+	pr_warn("map %s: no directory in debugfs, which has one of this name\n",
+		name);
+	return 0;
+}
+
 static int chm_debugfs_add(struct chm *map, const char *name)
 {
 	struct chm_debugfs *d;
@@ -4024,7 +4032,7 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 	if (!IS_ENABLED(CONFIG_DEBUG_FS) || IS_ERR_OR_NULL(chm_dir))
 		return 0;
 	if (chm_name_taken(name))
-		return -EEXIST;
+		return chm_debugfs_without(name);
 	d = kzalloc_flex(*d, key, map->p.key_size, GFP_KERNEL);
 	if (!d)
 		return -ENOMEM;
@@ -4034,7 +4042,7 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 	d->dir = debugfs_create_dir(name, chm_dir);
 	if (d->dir == ERR_PTR(-EEXIST)) {
 		kfree(d);
-		return -EEXIST;
+		return chm_debugfs_without(name);
 	}
 	map->debugfs = d;
 	for (i = 0; i < ARRAY_SIZE(chm_debugfs_files); i++)
@@ -4124,14 +4132,22 @@ static struct chm_created *chm_find_created(const char *name)
 
 static int chm_create(const char *name, const struct chm_params *p)
 {
-	struct chm_created *c = kzalloc_obj(*c, GFP_KERNEL);
+	struct chm_created *c;
 	int ret = -EEXIST;
 
+	if (!chm_name_valid(name))
+		return -EINVAL;
+	c = kzalloc_obj(*c, GFP_KERNEL);
 	if (!c)
 		return -ENOMEM;
 	mutex_lock(&chm_created_lock);
-	if (!chm_find_created(name))
+	if (!chm_find_created(name) && !chm_name_taken(name))
 		ret = chm_init(&c->map, p, name);
+	if (!ret && !c->map.debugfs) {
+		/* A driver was quicker. */
+		chm_destroy(&c->map);
+		ret = -EEXIST;
+	}
 	if (!ret) {
 		strscpy(c->name, name, sizeof(c->name));
 		list_add_tail(&c->list, &chm_created_maps);

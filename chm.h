@@ -323,8 +323,8 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * @map: The map, uninitialised or destroyed.
  * @params: Copied; need not outlive the call.
  * @name: Its directory under /sys/kernel/debug/chm/, up to 63 printable
- *	characters without '/'; NULL: none.  Should debugfs fail to make it, the
- *	map does without.
+ *	characters without '/'; NULL: none.  If the name is taken or debugfs
+ *	fails, the map has no directory; a taken name is reported in the log.
  *
  * Allocates no table: an empty map owns no memory beyond struct chm (G10).
  * Maps made by different calls in the source have lock classes of their own
@@ -334,7 +334,6 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * Return:
  * * %0			- the map is ready
  * * %-EINVAL		- a parameter or the name is out of range
- * * %-EEXIST		- a map has a directory of this name
  * * %-ENOMEM		- no memory for what the directory's files need
  */
 #define chm_init(map, params, name)					\
