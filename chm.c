@@ -18,7 +18,8 @@
  *	back over the chunks it passed (O4).
  *	Insert: write the slot, set its bit in the overflow filters on the way,
  *	publish its tag.
- *	Remove: turn the tag DEAD, clear those bits that no other pair needs.
+ *	Remove: turn the tag DEAD, clear those bits that no other pair needs if
+ *	that is soon found out.
  *	The slot becomes EMPTY when a grace period is over and drop() has run.
  *	Walk: the chunks that are marked as occupied, in the order of hashes.
  *	Replace: write a new slot in the same chunk, or further along the
@@ -109,21 +110,29 @@
  * of k chunks has a probability of about exp(-1.35 k) in a table half full, and
  * exp(-0.16 k) at a load of 0.8: none in 2^31 chunks is that long.  With the
  * three slots of 32-bit machines these are exp(-0.58 k) and exp(-0.07 k).  Fuller
- * tables, which only reservations make, have paths of hundreds of chunks.
+ * tables, if that is what their owner wants, have paths of hundreds of chunks.
  */
 #define CHM_PROBE_LIMIT_HALF	(224U / CHM_SLOTS)	/* up to half full */
-#define CHM_PROBE_LIMIT		256U
-#define CHM_PROBE_LIMIT_FULL	4096U			/* as full as reserved */
+#define CHM_PROBE_LIMIT		256U			/* up to 80 percent */
+#define CHM_PROBE_LIMIT_FULL	4096U			/* beyond that */
+
+/* Writes until a defence that was not possible is tried again. */
+#define CHM_DEFEND_AGAIN	256U
 
 /*
  * How far from home DEAD slots may drive a pair: see chm_reach().  A lookup that
- * visits 1024 chunks takes some 5 us.
+ * visits 1024 chunks takes some 5 us.  From CHM_STRAYED on the pair is to come
+ * home again when the map is calm.
  */
 #define CHM_REACH_MIN		63U
 #define CHM_REACH_MAX		1024U
+#define CHM_STRAYED		16U
 
 /* Chunks that are searched for a reason not to clear a bit of a filter. */
-#define CHM_LOWER_LIMIT		64U
+#define CHM_LOWER_LIMIT		256U
+
+/* Copying a table this large takes as long as some grace periods. */
+#define CHM_LARGE		SZ_16M
 
 /* Chunks that a walk visits in one read-side section. */
 #define CHM_SECTION		64U
@@ -135,6 +144,7 @@
 #define CHM_CREATE		BIT(0)
 #define CHM_UPDATE		BIT(1)
 #define CHM_ZEROES		BIT(2)	/* no value: all its bytes are zero */
+#define CHM_ANYWHERE		BIT(3)	/* as far from home as there is room */
 
 /*
  * What was copied from a table into its successor, as it was then.  What cells
@@ -158,7 +168,7 @@ struct chm_snapshots {
 enum chm_need {
 	CHM_NEED_SLOTS,		/* there are as many pairs as there may be */
 	CHM_NEED_EMPTY,		/* DEAD slots fill the table */
-	CHM_NEED_NEARER,	/* DEAD slots fill the probe path */
+	CHM_NEED_NEARER,	/* the probe path is full for too long */
 };
 
 /* What a new table's seed shall be. */
@@ -440,13 +450,18 @@ static gfp_t chm_optional(gfp_t gfp)
 /* For a table, or what goes with it.  A place for tests to take part. */
 VISIBLE_IF_KUNIT void *chm_alloc(u64 bytes, gfp_t gfp)
 {
+	void *p = NULL;
+
 	KUNIT_STATIC_STUB_REDIRECT(chm_alloc, bytes, gfp);
 	if (bytes > LONG_MAX)
 		return ERR_PTR(-E2BIG);
 	/* kvmalloc() refuses and warns beyond INT_MAX. */
 	if (bytes <= INT_MAX)
-		return kvmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
-	return __vmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
+		p = kvmalloc(bytes, gfp | __GFP_NOWARN);
+	/* In older kernels it has no second way for those that must not reclaim. */
+	if (!p && (bytes > INT_MAX || !gfpflags_allow_blocking(gfp)))
+		p = __vmalloc(bytes, gfp | __GFP_NOWARN);
+	return p ?: ERR_PTR(-ENOMEM);
 }
 
 #if IS_ENABLED(CONFIG_KUNIT)
@@ -989,9 +1004,9 @@ static noinline u32 chm_due(const struct chm_table *t, u64 hash, u32 distance,
 }
 
 /*
- * As far as DEAD slots may drive pairs from home before a fresh table is made:
- * then so many died on one path that copying all pairs costs little for each.  Not
- * less than twice what is usual here, if the hash is bad.
+ * As far as DEAD slots may drive pairs from home before something is done about
+ * it.  In a large table that is further, since a fresh one costs more.  Not less
+ * than twice what is usual here, if the hash is bad.
  */
 static u32 chm_reach(const struct chm_table *t)
 {
@@ -1046,7 +1061,8 @@ static s64 chm_overflow_from(const struct chm_table *t, u32 chunk, s64 at,
 /*
  * A pair at @distance from home died: clear the bits that only it needed.  Others
  * that need one lie behind that chunk, and set the bit all the way to theirs.  So
- * go to where it ends, and come back with the first chunk that was passed.
+ * go to where it ends, but no further than any pair has gone, and come back with
+ * the first chunk that was passed.
  *
  * Return: false if the end is far.  Then nothing is cleared: bits too many cost
  * lookups time, but do no harm, and the search must not take long.
@@ -1056,7 +1072,7 @@ static bool chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
 {
 	u32 n = t->nr_chunks;
 	u32 chunk = chm_nth_chunk(chm_home(hash, n), distance, n);
-	s64 last = (s64)distance + n - 2;
+	s64 last = min((s64)distance + n - 2, (s64)distance + t->longest);
 	s64 far = (s64)distance + CHM_LOWER_LIMIT;
 	s64 at = distance;
 	s64 from = S64_MAX;
@@ -1374,11 +1390,18 @@ static size_t chm_retired_budget(const struct chm *map)
 	const struct chm_table *t = chm_table(map);
 	size_t bytes = t ? chm_bytes(t) : 0;
 
-	if (map->p.reclaim == CHM_SYNC)
-		return 0;
 	if (t && t->p->class == CHM_CELL)
 		bytes += chm_snapshot_bytes(t->p, t->nr_chunks);
 	return max_t(size_t, bytes, CHM_RETIRED_MIN);
+}
+
+/* A single one may be larger: it is there while somebody waits, too. */
+static bool chm_retired_too_much(const struct chm *map)
+{
+	if (map->p.reclaim == CHM_SYNC)
+		return !list_empty(&map->retired);
+	return map->retired_bytes > chm_retired_budget(map) &&
+	       !list_is_singular(&map->retired);
 }
 
 /* Hand over a table that was just replaced (G10). */
@@ -1391,7 +1414,7 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 	chm_free_retired(map, false);
 	list_add_tail(&t->retired, &map->retired);
 	map->retired_bytes += chm_bytes(t);
-	if (map->retired_bytes > chm_retired_budget(map))
+	if (chm_retired_too_much(map))
 		chm_wait(map);
 	else
 		chm_schedule_reclaim(map);
@@ -1453,8 +1476,8 @@ static void chm_note_built(const struct chm *map, struct chm_table *t)
 }
 
 /*
- * Is copying all pairs worth it?  If the map is @calm, as soon as @t is worn; else
- * when so much was written that this is a small part of the work.
+ * Is @t worn, so much that copying all pairs is worth it?  While much is going on,
+ * only when so much was written that copying is a small part of the work.
  */
 static bool chm_worn(const struct chm *map, const struct chm_table *t, bool calm)
 {
@@ -1462,7 +1485,9 @@ static bool chm_worn(const struct chm *map, const struct chm_table *t, bool calm
 	u64 most = div_u64(chm_spread_expected(t, map->entries) *
 			   t->built_spread, 16);
 
-	if (calm && t->strayed && writes > t->nr_chunks / 16)
+	if (t->unlowered > t->nr_chunks / 4 && (calm || writes > t->nr_chunks))
+		return true;
+	if (calm && t->strayed)
 		return true;
 	if (t->spread <= most + most / 4)
 		return false;
@@ -1742,6 +1767,8 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 	rcu_assign_pointer(map->tbl, fresh);
 	if (!old)
 		return;
+	if (!fresh)
+		map->events.migrated_ns = 0;
 	chm_count_migration(map, old->nr_chunks, fresh ? fresh->nr_chunks : 0);
 	if (fresh)
 		chm_end_snapshot(map, fresh);
@@ -1799,6 +1826,7 @@ static int chm_seed_table(struct chm *map, struct chm_table *fresh,
 		return -EBUSY;
 	get_random_bytes(fresh->seed, sizeof(fresh->seed));
 	fresh->use_siphash = seeding == CHM_NEW_SIPHASH && chm_may_siphash(map);
+	map->hash_is_bad &= !!map->entries;
 	return 0;
 }
 
@@ -1857,7 +1885,7 @@ static bool chm_still_wanted(const struct chm *map,
 {
 	const struct chm_table *t = chm_table(map);
 
-	/* chm_shrink() left an empty map without a table: so be it. */
+	/* The map became empty, and its table was freed: so be it. */
 	if (!t)
 		return false;
 	/* The snapshot has no room for more slots. */
@@ -1910,8 +1938,8 @@ static int chm_resize(struct chm *map, u64 nr_chunks, enum chm_seeding seeding,
 	if (IS_ERR(fresh)) {
 		ret = PTR_ERR(fresh);
 		map->events.failed_allocs += ret == -ENOMEM;
-	} else if (fresh && outrun &&
-		   !chm_still_wanted(map, fresh, old_chunks)) {
+	} else if (fresh && (map->dying || (outrun &&
+		   !chm_still_wanted(map, fresh, old_chunks)))) {
 		chm_free_table(&map->p, fresh);
 	} else if (fresh) {
 		ret = chm_fill_table(map, fresh, seeding, gfp);
@@ -1980,52 +2008,61 @@ static u64 chm_chunks_roomy(const struct chm *map, const struct chm_table *t)
 	return max(needed, min(roomy, most));
 }
 
-/* Would a table be replaced only after a grace period? */
+/*
+ * To get rid of the DEAD slots of @t: would it take a grace period, or as much time,
+ * to replace it?
+ */
 static bool chm_replacing_waits(const struct chm *map,
 				const struct chm_table *t)
 {
-	return map->p.class == CHM_CELL ||
+	return map->p.class == CHM_CELL || map->p.reclaim == CHM_SYNC ||
+	       chm_bytes(t) > CHM_LARGE ||
 	       map->retired_bytes + chm_bytes(t) > chm_retired_budget(map);
 }
 
 /*
- * DEAD slots are in the way of a writer: sweep those whose readers have gone, or
- * leave them behind in an old table, or wait for their readers.
+ * DEAD slots are in the way of a writer, or have been: sweep those whose readers
+ * have gone, or leave them behind in an old table, or wait for their readers.
+ * Without any, a pair that is to be replaced lies so far from home that no slot
+ * behind it will do: a fresh table helps, or else one further out.
  */
-static void chm_clear_way(struct chm *map, enum chm_need need, gfp_t gfp)
+static int chm_clear_way(struct chm *map, enum chm_need need, gfp_t gfp)
 {
 	struct chm_table *t = chm_table(map);
-	u64 chunks = t->nr_chunks;
+	bool dead = chm_nr_dead(t), empty = need == CHM_NEED_EMPTY;
+	u64 chunks = empty ? chm_chunks_roomy(map, t) : t->nr_chunks;
 	int ret = -ENOMEM;
 
 	if (chm_advance(map, t))
-		return;
-	if (need == CHM_NEED_EMPTY)
-		chunks = chm_chunks_roomy(map, t);
-	else if (chm_replacing_waits(map, t))
-		chunks = 0;
-	if (chunks)
-		ret = chm_resize(map, chunks, CHM_SAME_SEED, chm_optional(gfp));
-	t = chm_table(map);
+		return 0;
+	if (empty || !dead || !chm_replacing_waits(map, t))
+		ret = chm_resize(map, chunks, CHM_SAME_SEED,
+				 empty && !dead ? gfp : chm_optional(gfp));
 	if (!ret)
-		t->roomy |= need == CHM_NEED_EMPTY;
-	else if (ret != -EAGAIN && t && chm_nr_dead(t))
+		chm_table(map)->roomy |= empty && dead;
+	if (!ret || ret == -EAGAIN)
+		return 0;
+	t = chm_table(map);
+	if (t && chm_nr_dead(t)) {
 		chm_wait(map);
+		return 0;
+	}
+	if (!empty)
+		return 1;
+	return dead ? 0 : ret;
 }
 
 /*
- * A writer found no usable slot.  Return: 0 to try again, -ENOMEM, -E2BIG or what
- * clone() returned.
+ * A writer found no usable slot.  Return: 0 to try again, 1 to make do with any slot,
+ * -ENOMEM, -E2BIG or what clone() returned.
  */
 static int chm_make_room(struct chm *map, enum chm_need need, gfp_t gfp)
 {
 	struct chm_table *t;
 	int ret;
 
-	if (need != CHM_NEED_SLOTS) {
-		chm_clear_way(map, need, gfp);
-		return 0;
-	}
+	if (need != CHM_NEED_SLOTS)
+		return chm_clear_way(map, need, gfp);
 	ret = chm_grow(map, gfp);
 	if (ret == -EAGAIN)
 		return 0;
@@ -2039,26 +2076,30 @@ static int chm_make_room(struct chm *map, enum chm_need need, gfp_t gfp)
 /* The longest probe path that is no reason for suspicion. */
 static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
 {
-	if (map->entries <= chm_nr_slots(t) / 2)
+	u64 percent = div64_ul(100ULL * map->entries, chm_nr_slots(t));
+
+	if (percent <= 50)
 		return CHM_PROBE_LIMIT_HALF;
-	/* Reserved, hence not grown: perhaps it is just very full. */
-	return map->entries > map->reserved ? CHM_PROBE_LIMIT :
-					      CHM_PROBE_LIMIT_FULL;
+	return percent <= 80 ? CHM_PROBE_LIMIT : CHM_PROBE_LIMIT_FULL;
 }
 
 /* A fresh seed did not help, and there is no other hash to turn to. */
 static void chm_give_hash_up(struct chm *map)
 {
 	map->hash_is_bad = true;
-	pr_warn("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
-		chm_name(map), map->p.hash);
+	if (map->p.hash)
+		pr_warn("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
+			chm_name(map), map->p.hash);
+	else
+		pr_warn("map %s: slow, because too many keys have the same hash\n",
+			chm_name(map));
 }
 
 /*
  * Take a fresh seed; and SipHash if that does not help, or did not help for long:
  * then the keys were chosen to collide.
  */
-static void chm_reseed(struct chm *map, gfp_t gfp)
+static int chm_reseed(struct chm *map, gfp_t gfp)
 {
 	bool again = map->events.reseeds &&
 		     map->writes - map->reseeded < 8 * map->entries;
@@ -2066,41 +2107,35 @@ static void chm_reseed(struct chm *map, gfp_t gfp)
 
 	for (; seeding <= CHM_NEW_SIPHASH; seeding++) {
 		const struct chm_table *t = chm_table(map);
+		int ret = chm_resize(map, t->nr_chunks, seeding, gfp);
 
-		if (chm_resize(map, t->nr_chunks, seeding, gfp))
-			return;
+		if (ret)
+			return ret;
 		map->reseeded = map->writes;
 		t = chm_table(map);
 		if (t->longest <= chm_probe_limit(map, t))
-			return;
+			return 0;
 		if (!chm_may_siphash(map))
 			break;
 	}
 	chm_give_hash_up(map);
+	return 0;
 }
 
 /*
- * A pair was inserted that is due @due chunks from home, which is far.  In a table
- * more than half full, room is the remedy, unless it was reserved like that; else
- * a fresh seed.  Whether it helped or not, the next attempt is to cost no more
- * than the insertions before it.
+ * A pair was inserted that is due @due chunks from home.  If that is too far, take
+ * a fresh seed.  This copies all pairs: not again before as much was written as
+ * there are pairs.  If it can't be done, a try costs less, and comes sooner.
  */
 static void chm_defend(struct chm *map, u32 due, gfp_t gfp)
 {
-	const struct chm_table *t = chm_table(map);
-	u32 limit = chm_probe_limit(map, t);
-	bool grow = limit == CHM_PROBE_LIMIT;
-
-	if (due <= limit || (long)(map->writes - map->defend_at) < 0)
+	if (due <= chm_probe_limit(map, chm_table(map)) || map->walks ||
+	    map->hash_is_bad || map->writes - map->defended < map->undefended)
 		return;
-	if (!grow && (map->walks || map->hash_is_bad))
-		return;
-	map->defend_at = map->writes + map->entries;
-	if (grow)
-		chm_resize(map, chm_chunks_grown(map, t), CHM_SAME_SEED,
-			   chm_optional(gfp));
-	else
-		chm_reseed(map, chm_optional(gfp));
+	map->undefended = CHM_DEFEND_AGAIN;
+	if (!chm_reseed(map, chm_optional(gfp)))
+		map->undefended = map->entries;
+	map->defended = map->writes;
 }
 
 /* --- Tidying up --- */
@@ -2115,51 +2150,66 @@ static u64 chm_chunks_ample(const struct chm *map)
 }
 
 /*
- * How large the table should be: smaller, if it is far too large for the pairs or
- * DEAD slots have made it too large; the same, if it should be replaced because
- * it is worn; 0: it may stay.
+ * How large the table should be: smaller, if it is far too large for the pairs, or
+ * DEAD slots have made it too large and there are none any more; the same, if it is
+ * worn; 0: it may stay.
  */
 static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 {
+	unsigned long used = map->entries + 2 * chm_nr_dead(t);
 	u64 ample = chm_chunks_ample(map);
 	bool calm = !chm_nr_dead(t);
 
-	if (calm && t->nr_chunks > ample &&
-	    (t->roomy || map->entries < chm_nr_slots(t) / 8))
+	if (calm && t->roomy && t->nr_chunks > ample)
+		return ample;
+	if (used < chm_nr_slots(t) / 8 && t->nr_chunks >= 2 * ample)
 		return ample;
 	return chm_worn(map, t, calm) ? t->nr_chunks : 0;
 }
 
-/* Give back what a map that calmed down needs no more, and undo wear. */
-static void chm_tidy(struct chm *map)
+/* Without any reclaim: who destroys the map, and waits, may hold any lock. */
+#define CHM_TIDY_GFP	(GFP_NOWAIT | __GFP_NOWARN)
+
+/*
+ * Give back what the map does not need any more, and undo wear.  Return: whether
+ * there is something to do that has to wait.
+ */
+static bool chm_tidy(struct chm *map)
 {
 	const struct chm_table *t = chm_table(map);
 	u64 chunks;
 
 	if (!t || map->dying)
-		return;
-	if (!map->entries && !map->reserved && !chm_nr_dead(t)) {
+		return false;
+	if (!map->entries && !map->reserved && !map->p.min_entries &&
+	    !chm_nr_dead(t)) {
 		chm_publish(map, NULL);
-		return;
+		return false;
 	}
 	chunks = chm_chunks_tidy(map, t);
-	if (chunks)
-		chm_resize(map, chunks, CHM_SAME_SEED, chm_optional(GFP_KERNEL));
+	if (!chunks)
+		return false;
+	/* A hundredth of the time at most. */
+	if (ktime_get_ns() - map->tidied < 100 * map->events.migrated_ns)
+		return true;
+	map->tidied = ktime_get_ns();
+	return chm_resize(map, chunks, CHM_SAME_SEED, CHM_TIDY_GFP);
 }
 
 static void chm_reclaim_work(struct work_struct *work)
 {
 	struct chm *map = container_of(to_rcu_work(work), struct chm, reclaim);
 	struct chm_table *t;
+	bool again;
 
 	mutex_lock(&map->lock);
 	t = chm_table(map);
 	if (t)
 		chm_advance(map, t);
 	chm_free_retired(map, false);
-	chm_tidy(map);
+	again = chm_tidy(map);
 	t = chm_table(map);
-	if (!list_empty(&map->retired) || (t && chm_nr_dead(t)))
+	if (again || !list_empty(&map->retired) || (t && chm_nr_dead(t)))
 		chm_schedule_reclaim(map);
 	mutex_unlock(&map->lock);
 }
@@ -2171,7 +2221,7 @@ static void chm_init_reclaim(struct chm *map, struct lock_class_key *key)
 	lockdep_init_map(&map->reclaim.work.lockdep_map, "chm->reclaim", key, 0);
 }
 
-/* Seed a map and check what DEFINE_CHM() declared, once. */
+/* Check what DEFINE_CHM() declared, and set up the work item, once. */
 static int chm_start(struct chm *map)
 {
 	int ret;
@@ -2253,20 +2303,20 @@ static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 }
 
 /*
- * May a new pair lie at @distance?  Not where DEAD slots alone have driven it far:
- * it would stay there when they are EMPTY.
+ * May a new pair lie at @distance?  Not where only DEAD slots have driven it so far,
+ * or replacing has: it would stay there for no reason.
  */
 static bool chm_may_stray(struct chm *map, struct chm_table *t, u64 hash,
-			  u32 distance)
+			  u32 distance, unsigned int how)
 {
 	u32 due;
 
-	if (likely(distance <= CHM_PROBE_LIMIT_HALF))
+	if (likely(distance <= CHM_STRAYED))
 		return true;
 	due = chm_due(t, hash, distance, &map->p);
-	if (distance > max(chm_reach(t), 2 * due))
+	if (distance > max(chm_reach(t), 2 * due) && !(how & CHM_ANYWHERE))
 		return false;
-	t->strayed |= distance > max3(CHM_REACH_MIN, 2 * due,
+	t->strayed |= distance > max3(CHM_STRAYED, 2 * due,
 				      2 * t->built_longest);
 	map->due = due;
 	return true;
@@ -2274,7 +2324,7 @@ static bool chm_may_stray(struct chm *map, struct chm_table *t, u64 hash,
 
 static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
 			     const void *key, const void *value,
-			     enum chm_need *need)
+			     unsigned int how, enum chm_need *need)
 {
 	const struct chm_params *p = &map->p;
 	struct chm_place at;
@@ -2288,7 +2338,7 @@ static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
 	if (chm_crowded(map, t) || !chm_find_empty(t, hash, p, &at))
 		return -EAGAIN;
 	*need = CHM_NEED_NEARER;
-	if (!chm_may_stray(map, t, hash, at.distance))
+	if (!chm_may_stray(map, t, hash, at.distance, how))
 		return -EAGAIN;
 	chm_write_slot(chm_place_slot(t, &at), key, value, p);
 	chm_publish_slot(t, hash, 0, &at, p);
@@ -2322,7 +2372,7 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
 static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 			      const struct chm_place *at,
 			      const void *key, const void *value,
-			      enum chm_need *need)
+			      unsigned int how, enum chm_need *need)
 {
 	struct chm_place to = *at;
 
@@ -2330,7 +2380,7 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 	if (!chm_find_empty_beyond(t, &map->p, &to))
 		return -EAGAIN;
 	*need = CHM_NEED_NEARER;
-	if (!chm_may_stray(map, t, hash, to.distance))
+	if (!chm_may_stray(map, t, hash, to.distance, how))
 		return -EAGAIN;
 	chm_write_slot(chm_place_slot(t, &to), key, value, &map->p);
 	chm_publish_slot(t, hash, at->distance, &to, &map->p);
@@ -2365,7 +2415,7 @@ static int chm_replace_cell(atomic_long_t *cell, const void *value,
 static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 			       const struct chm_place *at,
 			       const void *key, const void *value,
-			       enum chm_need *need)
+			       unsigned int how, enum chm_need *need)
 {
 	const struct chm_params *p = &map->p;
 
@@ -2381,7 +2431,8 @@ static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
 	if (chm_crowded(map, t))
 		return -EAGAIN;
 	if (!chm_match_empty(at->c->ctrl))
-		return chm_replace_beyond(map, t, hash, at, key, value, need);
+		return chm_replace_beyond(map, t, hash, at, key, value, how,
+					  need);
 	chm_replace_within(map, t, hash, at, key, value);
 	return 0;
 }
@@ -2406,11 +2457,12 @@ static int chm_try_store(struct chm *map, const void *key, const void *value,
 	if (chm_find(t, key, hash, &map->p, &at)) {
 		if (!(how & CHM_UPDATE))
 			return -EEXIST;
-		return chm_replace_present(map, t, hash, &at, key, value, need);
+		return chm_replace_present(map, t, hash, &at, key, value, how,
+					   need);
 	}
 	if (!(how & CHM_CREATE))
 		return -ENOENT;
-	return chm_insert_absent(map, t, hash, key, value, need);
+	return chm_insert_absent(map, t, hash, key, value, how, need);
 }
 
 static int chm_store_locked(struct chm *map, const void *key,
@@ -2426,6 +2478,10 @@ static int chm_store_locked(struct chm *map, const void *key,
 		if (ret != -EAGAIN)
 			break;
 		ret = chm_make_room(map, need, gfp);
+		if (ret > 0) {
+			how |= CHM_ANYWHERE;
+			ret = 0;
+		}
 	}
 	return ret;
 }
@@ -2524,7 +2580,7 @@ static int chm_erase(struct chm *map, const void *key, bool take, void *value)
 	if (chm_lower_overflow(t, hash, at.distance, p))
 		t->spread -= chm_square(at.distance);
 	else
-		t->unlowered = true;
+		t->unlowered += at.distance;
 	chm_add_entries(map, -1);
 	map->writes++;
 	chm_note_dead(map, t, &at);
@@ -2599,7 +2655,7 @@ void chm_clear(struct chm *map)
 		t->displaced = 0;
 		t->spread = 0;
 		t->strayed = false;
-		t->unlowered = false;
+		t->unlowered = 0;
 		t->longest = 0;
 		chm_advance(map, t);
 		chm_schedule_reclaim(map);
@@ -2618,6 +2674,8 @@ static int chm_reserve_locked(struct chm *map, unsigned long n, gfp_t gfp)
 		struct chm_table *t = chm_table(map);
 
 		if (!n || (t && n <= t->max_entries)) {
+			if (t && n < map->reserved)
+				chm_schedule_reclaim(map);
 			map->reserved = n;
 			map->promises++;
 			break;
@@ -3190,7 +3248,7 @@ static void chm_check_retired(struct chm_check *check)
 
 	list_for_each_entry(t, &map->retired, retired)
 		bytes += chm_bytes(t);
-	if (bytes != map->retired_bytes || bytes > chm_retired_budget(map))
+	if (bytes != map->retired_bytes || chm_retired_too_much(map))
 		chm_complain(check, "%zu bytes retired, counted %lu, budget %zu",
 			     bytes, map->retired_bytes, chm_retired_budget(map));
 }
@@ -3756,7 +3814,7 @@ CHM_DEFINE_FILE(chm_lookup);
 /*
  * An open file that lists a map: a walk as struct chm_iter is, but it takes no
  * lock and does not pin the seed while it waits for its reader, who may be
- * away for long.  The price is -ESTALE after a reseed.
+ * away for long.  The price is -ESTALE after a reseed, or if the map was empty.
  */
 struct chm_listing {
 	struct chm		*map;
@@ -4013,14 +4071,6 @@ static bool chm_name_taken(const char *name)
 	return true;
 }
 
-/* A name in debugfs is no reason for a driver to fail. */
-static int chm_debugfs_without(const char *name)
-{
-	pr_warn("map %s: no directory in debugfs, which has one of this name\n",
-		name);
-	return 0;
-}
-
 static int chm_debugfs_add(struct chm *map, const char *name)
 {
 	struct chm_debugfs *d;
@@ -4031,20 +4081,20 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 	/* None before this module's initcall, if it is built in; none without ours. */
 	if (!IS_ENABLED(CONFIG_DEBUG_FS) || IS_ERR_OR_NULL(chm_dir))
 		return 0;
-	if (chm_name_taken(name))
-		return chm_debugfs_without(name);
 	d = kzalloc_flex(*d, key, map->p.key_size, GFP_KERNEL);
 	if (!d)
 		return -ENOMEM;
 	mutex_init(&d->lock);
 	strscpy(d->name, name, sizeof(d->name));
 	d->map = map;
-	d->dir = debugfs_create_dir(name, chm_dir);
-	if (d->dir == ERR_PTR(-EEXIST)) {
-		kfree(d);
-		return chm_debugfs_without(name);
-	}
 	map->debugfs = d;
+	/* That is no reason for a driver to fail. */
+	if (chm_name_taken(name)) {
+		pr_warn("map %s: no directory in debugfs, which has one of this name\n",
+			name);
+		return 0;
+	}
+	d->dir = debugfs_create_dir(name, chm_dir);
 	for (i = 0; i < ARRAY_SIZE(chm_debugfs_files); i++)
 		debugfs_create_file(chm_debugfs_files[i].name,
 				    chm_debugfs_files[i].mode, d->dir, d,
@@ -4143,7 +4193,7 @@ static int chm_create(const char *name, const struct chm_params *p)
 	mutex_lock(&chm_created_lock);
 	if (!chm_find_created(name) && !chm_name_taken(name))
 		ret = chm_init(&c->map, p, name);
-	if (!ret && !c->map.debugfs) {
+	if (!ret && !c->map.debugfs->dir) {
 		/* A driver was quicker. */
 		chm_destroy(&c->map);
 		ret = -EEXIST;

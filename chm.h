@@ -6,7 +6,7 @@
  *
  *	map	struct chm: what a user declares and passes around
  *	pair	a key and a value; the map owns a copy of their bytes
- *	table	one buffer: header, chunks, bitmap of chunks with DEAD slots
+ *	table	one buffer: header, chunks, bitmaps of chunks
  *	chunk	a control word and CHM_SLOTS slots (chm_chunk.h)
  *	slot	room for one pair; its tag is EMPTY, DEAD or FULL
  *	home	the chunk where a key's probe path begins
@@ -71,10 +71,11 @@ enum chm_class {
 
 /**
  * enum chm_reclaim - Who waits for the grace period of a replaced table.
- * @CHM_DEFERRED: A work item; a writer only when the retired tables would
- *	exceed the larger of the active table (CHM_CELL: and a snapshot of its
- *	values) and 1 MiB.  The default.
- * @CHM_SYNC: The writer that replaced it, holding the map's mutex.
+ * @CHM_DEFERRED: A work item; a writer only when there are several retired
+ *	tables, and they exceed the larger of the active table (CHM_CELL: and a
+ *	snapshot of its values) and 1 MiB.  The default.
+ * @CHM_SYNC: The writer that replaced it, or the map's work item, holding the
+ *	map's mutex.
  */
 enum chm_reclaim {
 	CHM_DEFERRED,
@@ -96,12 +97,14 @@ enum chm_reclaim {
  *	25 to 95; 0: 80.
  * @growth: Size of a grown table in percent of the old one, 110 to 400;
  *	0: 140.
- * @min_entries: The table is made for at least so many pairs.
+ * @min_entries: The table is made for at least so many pairs, and kept when the
+ *	map becomes empty.
  * @max_entries: More pairs than this are refused with -E2BIG; 0: no limit.
  * @debugfs_write: Let root change this map through its debugfs directory, and
  *	make up keys to look up, be there @hash or @equal.
  * @hash: Hash of a key with a seed; NULL: a seeded hash of its bytes, which
- *	changes to SipHash under attack.  A good 32-bit hash will do, jhash() for
+ *	changes to SipHash if a fresh seed is no help against an attack.  A good
+ *	32-bit hash will do, jhash() for
  *	example: chm multiplies the result to spread it over 64 bits, and mixes
  *	the seed in.  A hash that takes @seed into account can also be defended
  *	against chosen keys.  Called in the context of the lookup, and by writers
@@ -111,10 +114,11 @@ enum chm_reclaim {
  * @clone: CHM_CLONE only, where it is required: make a second pair of one.
  *	@new_key and @new_value hold a bitwise copy to begin with.  Returns 0,
  *	or a negative errno after undoing its own work, which makes the growth
- *	fail.  Runs with the map's mutex held; may sleep, but must not call what
- *	takes that mutex (see Locking in Documentation/chm.rst).  If a shrinker
- *	writes to the map, or some writer holds what reclaim needs, @clone and
- *	@drop must not allocate with GFP_KERNEL.
+ *	fail.  gfp is what the writer has passed, or less: GFP_NOWAIT in the map's
+ *	work item, which also moves pairs.  Runs with the map's mutex held; may
+ *	sleep, but must not call what takes that mutex (see Locking in
+ *	Documentation/chm.rst).  If a shrinker writes to the map, or some writer
+ *	holds what reclaim needs, @drop must not allocate with GFP_KERNEL.
  * @drop: Release what a removed pair owns.  Called once for each pair that
  *	was inserted (or cloned), after a grace period; never for a pair that
  *	chm_take() handed out.  In CHM_WORD maps the value is the last one
@@ -214,7 +218,7 @@ struct chm_lock_keys {
  */
 struct chm {
 	/* private: use the functions below. */
-	struct chm_table __rcu	*tbl;		/* NULL: no pair was inserted */
+	struct chm_table __rcu	*tbl;		/* NULL: there are no pairs */
 	struct chm_params	p;		/* complete once tbl is set */
 	const struct chm_params	*declared;	/* DEFINE_CHM(): not checked yet */
 
@@ -226,15 +230,17 @@ struct chm {
 	/* all below: under lock */
 	u64			seed[2];
 	bool			use_siphash;
-	bool			started;	/* seed and reclaim are set up */
+	bool			started;	/* p and reclaim are set up */
 	bool			dying;		/* chm_destroy() has begun */
 	unsigned long		reserved;	/* what chm_reserve() promised */
 	unsigned long		promises;	/* made or ended so far */
 	unsigned long		epoch;		/* tables published so far */
-	unsigned long		walks;		/* open iterators pin the seed */
+	unsigned long		walks;		/* these pin the seed of pairs */
 	unsigned long		writes;		/* so far */
-	unsigned long		defend_at;	/* not before so many writes */
+	unsigned long		defended;	/* after so many writes, last */
+	unsigned long		undefended;	/* for so many writes from then */
 	unsigned long		reseeded;	/* after so many writes */
+	u64			tidied;		/* ktime */
 	u32			due;		/* where the last new pair was, if far */
 	bool			hash_is_bad;	/* no use in another seed */
 	struct list_head	retired;	/* tables, oldest first */
@@ -245,9 +251,9 @@ struct chm {
 };
 
 /*
- * One buffer: this header, nr_chunks chunks, a bitmap of the chunks that have
- * DEAD slots, and a struct chm_snapshots for CHM_CELL, or for all classes with
- * CONFIG_CHM_DEBUG.  A lookup reads the first line of the header and no more.
+ * One buffer: this header, nr_chunks chunks, bitmaps (see chm_bitmap_longs()), and
+ * a struct chm_snapshots for CHM_CELL, or for all classes with CONFIG_CHM_DEBUG.  A
+ * lookup reads the first line of the header and no more.
  */
 struct chm_table {
 	/* What readers use; constant once published, but for the bitmaps' bits. */
@@ -270,12 +276,14 @@ struct chm_table {
 	u8			dead_gen;	/* generation that removals join */
 	bool			roomy;		/* large because of DEAD slots */
 	bool			strayed;	/* a pair was put far from home */
-	bool			unlowered;	/* filters may have bits too many */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
 	unsigned long		cookie;		/* of !dead_gen, or of retirement */
 	union {
-		u64		spread;		/* distances from home, squared */
+		struct {
+			u64	spread;		/* distances from home, squared */
+			unsigned long unlowered; /* filter bits, perhaps useless */
+		};
 		struct list_head retired;
 	};
 } __aligned(CHM_HEADER_BYTES);
@@ -352,7 +360,7 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  *
  * Context: Process context, also in the drop() of another map.  Waits for a
  *	grace period unless the map never had a table, and for the map's work
- *	item, which may be allocating memory: hold no lock that reclaim takes.
+ *	item.
  */
 void chm_destroy(struct chm *map);
 
@@ -1061,9 +1069,9 @@ int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
  * @gfp: For the smaller table.
  *
  * Ends what chm_reserve() promised, possibly even if it fails.  An empty map
- * then owns no table.  A map that is used to less than an eighth, or empty, also
- * does this by itself when no pair was removed or replaced for a grace period,
- * but keeps what was reserved.
+ * then owns no table.  A map that is used to less than an eighth also shrinks by
+ * itself, in a work item, and one that stays empty for a grace period or two frees
+ * its table; but both keep what was reserved, and @min_entries.
  *
  * Context: As chm_insert().
  * Return:
@@ -1115,9 +1123,9 @@ void chm_stats(struct chm *map, struct chm_stats *s);
  * @map: The map.
  *
  * Tags against hashes, reachability of each pair along its probe path,
- * overflow filters, number of pairs and of DEAD slots, duplicate keys, the
- * bitmap of chunks with DEAD slots, the retired tables, and that no cell is
- * left unmerged.  What is wrong goes to the kernel log.
+ * overflow filters, number of pairs and of DEAD slots, duplicate keys, the bitmaps
+ * of chunks, the retired tables, and that no cell is left unmerged.  What is wrong
+ * goes to the kernel log.
  *
  * Context: Process context, outside RCU readers.  Takes the map's mutex for a
  *	time in proportion to the table.

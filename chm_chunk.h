@@ -19,9 +19,9 @@
  *					g: generation, t: taken (no drop())
  *		0b1hhhhhhh	FULL	holds a pair; h: seven bits of its hash
  *
- *	overflow: bit i is set if and only if a pair whose hash ends in i passed
- *	this chunk on its probe path, because it found no slot here.  A look-up
- *	of such a hash goes on to the next chunk, any other ends here.
+ *	overflow: bit i is set if a pair whose hash ends in i passed this chunk on
+ *	its probe path, because it found no slot here, and not much longer.  A
+ *	look-up of such a hash goes on to the next chunk, any other ends here.
  *
  * Sources: an overflow byte instead of tombstones is F14's (Bronson and Shi,
  * Meta), there a count; as a filter it is boost::unordered_flat_map's (Lopez
