@@ -22,6 +22,8 @@ say()  {
 }
 step() { say "== $*"; }
 die()  { say "error: $*"; exit 2; }
+# What needs this can't run here.
+unable() { say "not available: $*"; exit 3; }
 
 # usage FILE: the comment that opens FILE
 usage() { sed -n '3,/^$/s/^# \{0,1\}//p' "$1"; }
@@ -55,6 +57,104 @@ need_packages() {
 	retry as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install \
 		-y --no-install-recommends "${missing[@]}" >&2 </dev/null
 }
+
+# mirror NAME: where this machine's sources have debian or debian-security
+mirror() {
+	# shellcheck disable=SC2016 # apt's
+	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+		grep -E -m 1 "/$1(\.list)?/?$"
+}
+
+# suite_sources SUITE: lines for apt, its security updates included
+suite_sources() {
+	local keys options debian security
+
+	keys=(/usr/share/keyrings/debian-archive-keyring.*)
+	[ ${#keys[@]} -gt 0 ] || unable "package debian-archive-keyring"
+	options="[signed-by=${keys[0]} targets=Packages]"
+	debian=$(mirror debian) || unable "a mirror of Debian in apt's sources"
+	security=$(mirror debian-security) || security=${debian/%debian*/debian-security}
+	echo "deb $options $debian $1 main"
+	case $1 in
+	sid | *-*) ;;
+	*) echo "deb $options $security $1-security main" ;;
+	esac
+}
+
+suite_conf() {
+	cat <<-EOF
+		Dir::State::Lists "$1/lists";
+		Dir::State::Status "/dev/null";
+		Dir::Cache "$1";
+		Dir::Cache::pkgcache "pkgcache.bin";
+		Dir::Etc::SourceList "$1/sources";
+		Dir::Etc::SourceParts "-";
+		Dir::Etc::Preferences "-";
+		Dir::Etc::PreferencesParts "$1/none";
+		Acquire::Languages "none";
+		Acquire::Check-Valid-Until "false";
+		APT::Sandbox::User "root";
+		APT::Update::Error-Mode "any";
+	EOF
+}
+
+# suite_lists SUITE [-f]: fetch its package lists, once a day or, with -f, now.
+# Old ones are better than none.
+suite_lists() {
+	local dir=$cache/apt/$1
+
+	mkdir -p "$dir"/{lists,archives}/partial "$dir/none"
+	exec 8>"$dir/lock"
+	flock 8
+	suite_conf "$dir" >"$dir/conf"
+	if [ "${2-}" = -f ] || [ -z "$(find "$dir/fetched" -mtime -1 2>/dev/null)" ]; then
+		say "apt-get update for $1"
+		suite_sources "$1" >"$dir/sources"
+		if retry apt-get -c "$dir/conf" -qq update >&2; then
+			touch "$dir/fetched"
+		else
+			[ -e "$dir/fetched" ] || unable "Debian's suite $1"
+		fi
+	fi
+	exec 8>&-
+}
+
+# in_suite SUITE COMMAND...: apt-get or apt-cache, as if SUITE were all there is.
+# The machine's own apt is left alone.
+in_suite() {
+	local suite=$1 command=$2
+
+	shift 2
+	suite_lists "$suite"
+	"$command" -c "$cache/apt/$suite/conf" "$@"
+}
+
+# suite_version SUITE PACKAGE
+suite_version() {
+	local version
+
+	version=$(in_suite "$1" apt-cache policy "$2" |
+		sed -n 's/^ *Candidate: //p')
+	case $version in
+	'' | '(none)') unable "package $2 in Debian's suite $1" ;;
+	esac
+	echo "$version"
+}
+
+# suite_download SUITE PACKAGE...: their .deb files, into the current directory
+suite_download() {
+	local suite=$1
+
+	shift
+	retry in_suite "$suite" apt-get -qq download "$@" >&2 || {
+		# The mirror has newer ones than the lists say.
+		suite_lists "$suite" -f
+		in_suite "$suite" apt-get -qq download "$@" >&2
+	} || unable "packages of Debian's suite $suite: $*"
+}
+
+# kernels: the names in scripts/kernels/list
+kernels() { awk '/^[^#]/ { print $1 }' "$root/scripts/kernels/list"; }
 
 # Debian's 6.1 headers lack the BTF of vmlinux; kbuild says so every time.
 kbuild() {
