@@ -1317,7 +1317,7 @@ static void __init __used name##_chm_type(const struct name##_slot *slot)\
  * module and lists each use with the reason.  At file scope; no code.
  */
 #define CHM_ASSUME_FROZEN(type, reason)					\
-	__MODULE_INFO(chm_frozen, chm_frozen, #type ": " reason)
+	MODULE_INFO(chm_frozen, #type ": " reason)
 
 /**
  * DEFINE_CHM_TYPE() - Define a map type for one key and one value type.
