@@ -11,7 +11,9 @@
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/sched.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 
 #include "chm.h"
 #include "chm_compat.h"
@@ -261,6 +263,49 @@ static inline struct chm_table *lock_table(struct chm *map)
 static inline void unlock_table(struct chm *map)
 {
 	mutex_unlock(&map->lock);
+}
+
+/* === Failing allocations ================================================= */
+
+/*
+ * Allocation number @n of this task fails, counted from 1; with @all those after
+ * it fail, too, if scripts/guest/init has set that up.
+ */
+static inline void fail_allocations(unsigned int n, bool all)
+{
+#ifdef CONFIG_FAULT_INJECTION
+	current->fail_nth = n;
+	current->make_it_fail = all;
+#endif
+}
+
+/* Return: whether one was there to fail. */
+static inline bool end_failing(void)
+{
+	bool failed = false;
+
+#ifdef CONFIG_FAULT_INJECTION
+	failed = !current->fail_nth;
+	current->fail_nth = 0;
+	current->make_it_fail = 0;
+#endif
+	return failed;
+}
+
+static inline void require_failures(struct kunit *test)
+{
+	void *one, *two;
+
+	if (!IS_ENABLED(CONFIG_FAULT_INJECTION))
+		kunit_skip(test, "needs CONFIG_FAULT_INJECTION");
+	fail_allocations(1, true);
+	one = kmalloc(8, GFP_NOWAIT | __GFP_NOWARN);
+	two = kmalloc(8, GFP_NOWAIT | __GFP_NOWARN);
+	end_failing();
+	kfree(one);
+	kfree(two);
+	if (one || two)
+		kunit_skip(test, "needs failslab and fail_page_alloc for make_it_fail");
 }
 
 #endif /* CHM_TEST_H */

@@ -3120,8 +3120,9 @@ static void chm_foreach_visits_all(struct kunit *test)
 
 /*
  * G6: an operation is run with its first allocation failing, its second, and
- * so on until it needs no more.  Where kvmalloc() has a second way, GFP_NOWAIT
- * takes it away.  A failure must leave the map as it was.
+ * so on until it needs no more: that one alone, for which kvmalloc() and chm may
+ * have a second way, and then all after it.  A failure must leave the map as it
+ * was.
  */
 #define FAULT_MOST	300U
 
@@ -3218,37 +3219,9 @@ static void fault_expect(struct kunit *test, struct chm *map, u32 n,
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
 }
 
-#ifdef CONFIG_FAULT_INJECTION
-/* Run @c with allocation number @n failing; true if there were so many. */
-static bool fault_inject(const struct fault_case *c, struct chm *map, gfp_t gfp,
-			 unsigned int n, int *ret)
-{
-	unsigned int left;
-
-	current->fail_nth = n;
-	*ret = c->op(map, gfp);
-	left = current->fail_nth;
-	current->fail_nth = 0;
-	return !left;
-}
-#else
-static bool fault_inject(const struct fault_case *c, struct chm *map, gfp_t gfp,
-			 unsigned int n, int *ret)
-{
-	*ret = c->op(map, gfp);
-	return false;
-}
-#endif
-
-static void fault_require(struct kunit *test)
-{
-	if (!IS_ENABLED(CONFIG_FAULT_INJECTION))
-		kunit_skip(test, "needs CONFIG_FAULT_INJECTION");
-}
-
 /* One map, one failure.  Return: whether it was injected. */
 static bool fault_once(struct kunit *test, const struct fault_case *c,
-		       gfp_t gfp, unsigned int n, u32 *failures)
+		       bool all, unsigned int n, u32 *failures)
 {
 	struct chm *map = kunit_kzalloc(test, sizeof(*map), GFP_KERNEL);
 	bool injected;
@@ -3263,7 +3236,9 @@ static bool fault_once(struct kunit *test, const struct fault_case *c,
 	for (i = 0; i < c->before && ret >= 0; i++)
 		ret = fault_put(map, i, false, GFP_KERNEL);
 	KUNIT_EXPECT_GE(test, ret, 0);
-	injected = fault_inject(c, map, gfp | __GFP_NOWARN, n, &ret);
+	fail_allocations(n, all);
+	ret = c->op(map, GFP_KERNEL | __GFP_NOWARN);
+	injected = end_failing();
 	if (ret < 0) {
 		KUNIT_EXPECT_EQ_MSG(test, ret, -ENOMEM, "allocation %u", n);
 		KUNIT_EXPECT_TRUE(test, injected);
@@ -3283,16 +3258,14 @@ static bool fault_once(struct kunit *test, const struct fault_case *c,
 
 static void fault_run(struct kunit *test, const struct fault_case *c)
 {
-	static const gfp_t gfps[] = { GFP_KERNEL, GFP_NOWAIT };
 	u32 failures[2] = { };
 	u32 i;
 
-	fault_require(test);
-	for (i = 0; i < ARRAY_SIZE(gfps); i++) {
+	require_failures(test);
+	for (i = 0; i < 2; i++) {
 		unsigned int n = 1;
 
-		while (n < FAULT_MOST &&
-		       fault_once(test, c, gfps[i], n, &failures[i]))
+		while (n < FAULT_MOST && fault_once(test, c, i, n, &failures[i]))
 			n++;
 		KUNIT_EXPECT_LT(test, n, FAULT_MOST);
 		kunit_info(test, "%u of %u failed allocations failed it\n",
@@ -3470,20 +3443,16 @@ static void chm_init_named_fails(struct kunit *test)
 		.key_size = sizeof(u64), .value_size = sizeof(u64),
 	};
 	struct chm *map = kunit_kzalloc(test, sizeof(*map), GFP_KERNEL);
-	unsigned int n, left = 0;
+	bool failed = true;
+	unsigned int n;
 	int ret = 0;
 
-	fault_require(test);
+	require_failures(test);
 	KUNIT_ASSERT_NOT_NULL(test, map);
-	for (n = 1; !left && n < FAULT_MOST; n++) {
-#ifdef CONFIG_FAULT_INJECTION
-		current->fail_nth = n;
-#endif
+	for (n = 1; failed && n < FAULT_MOST; n++) {
+		fail_allocations(n, false);
 		ret = chm_init(map, &p, "fault");
-#ifdef CONFIG_FAULT_INJECTION
-		left = current->fail_nth;
-		current->fail_nth = 0;
-#endif
+		failed = end_failing();
 		if (ret) {
 			KUNIT_EXPECT_EQ_MSG(test, ret, -ENOMEM,
 					    "allocation %u", n);
@@ -3602,14 +3571,14 @@ static void chm_insert_reserved_needs_no_memory(struct kunit *test)
 	chm_destroy(map);
 }
 
-/* G7, with the first allocation of each insertion failing. */
+/* G7, with every allocation of each insertion failing. */
 static void chm_insert_reserved_survives_failures(struct kunit *test)
 {
 	struct chm *map = kunit_kzalloc(test, sizeof(*map), GFP_KERNEL);
 	int ret;
 	u32 i;
 
-	fault_require(test);
+	require_failures(test);
 	KUNIT_ASSERT_NOT_NULL(test, map);
 	KUNIT_ASSERT_EQ(test, fault_init(map, false), 0);
 	ret = chm_reserve(map, 500, GFP_KERNEL);
@@ -3618,15 +3587,11 @@ static void chm_insert_reserved_survives_failures(struct kunit *test)
 
 		if (i >= 500)
 			ret = chm_remove(map, &old);
-#ifdef CONFIG_FAULT_INJECTION
-		current->fail_nth = 1;
-#endif
+		fail_allocations(1, true);
 		if (ret >= 0)
 			ret = fault_put(map, i, false,
 					GFP_NOWAIT | __GFP_NOWARN);
-#ifdef CONFIG_FAULT_INJECTION
-		current->fail_nth = 0;
-#endif
+		end_failing();
 	}
 	KUNIT_EXPECT_GE_MSG(test, ret, 0, "insert %u", i);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 500);
