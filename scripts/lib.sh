@@ -58,11 +58,11 @@ need_packages() {
 		-y --no-install-recommends "${missing[@]}" >&2 </dev/null
 }
 
-# mirror NAME: where this machine's sources have debian or debian-security
+# mirror NAME: where this machine's sources have debian or debian-security, if they do
 mirror() {
 	# shellcheck disable=SC2016 # apt's
 	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
-		grep -E -m 1 "/$1(\.list)?/?$"
+		awk -v end="/$1(.list)?/?$" '$0 ~ end && !n++'
 }
 
 # suite_sources SUITE: lines for apt, its security updates included
@@ -72,8 +72,10 @@ suite_sources() {
 	keys=(/usr/share/keyrings/debian-archive-keyring.*)
 	[ ${#keys[@]} -gt 0 ] || unable "package debian-archive-keyring"
 	options="[signed-by=${keys[0]} targets=Packages]"
-	debian=$(mirror debian) || unable "a mirror of Debian in apt's sources"
-	security=$(mirror debian-security) || security=${debian/%debian*/debian-security}
+	debian=$(mirror debian)
+	[ -n "$debian" ] || unable "a mirror of Debian in apt's sources"
+	security=$(mirror debian-security)
+	security=${security:-${debian/%debian*/debian-security}}
 	echo "deb $options $debian $1 main"
 	case $1 in
 	sid | *-*) ;;
@@ -110,9 +112,11 @@ suite_lists() {
 	if [ "${2-}" = -f ] || [ -z "$(find "$dir/fetched" -mtime -1 2>/dev/null)" ]; then
 		say "apt-get update for $1"
 		suite_sources "$1" >"$dir/sources"
-		if retry apt-get -c "$dir/conf" -qq update >&2; then
+		if [ -z "$(find "$dir/failed" -mmin -10 2>/dev/null)" ] &&
+		   retry apt-get -c "$dir/conf" -qq update >&2; then
 			touch "$dir/fetched"
 		else
+			touch "$dir/failed"
 			[ -e "$dir/fetched" ] || unable "Debian's suite $1"
 		fi
 	fi
@@ -155,6 +159,27 @@ suite_download() {
 
 # kernels: the names in scripts/kernels/list
 kernels() { awk '/^[^#]/ { print $1 }' "$root/scripts/kernels/list"; }
+
+# newest ARGS...: what scripts/kernel prints for the newest kernel that can be had
+newest() {
+	local kernel rc
+
+	for kernel in $(kernels | tac); do
+		rc=0
+		"$root/scripts/kernel" "$@" "$kernel" || rc=$?
+		[ $rc = 3 ] || return $rc
+	done
+	return 3
+}
+
+# unit_kernels: those built for KUnit, as "KIND KERNEL"
+unit_kernels() {
+	awk '/^[^#]/ && $5 != "-" {
+		n = split($5, kind, ",")
+		for (i = 1; i <= n; i++)
+			print kind[i], $1
+	}' "$root/scripts/kernels/list"
+}
 
 # Debian's 6.1 headers lack the BTF of vmlinux; kbuild says so every time.
 kbuild() {
