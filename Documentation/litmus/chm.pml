@@ -43,7 +43,7 @@
  *	WALKER	  readers look up as walks do, without looking back
  *	LOWER_FIRST  chm_erase() clears the filters, then stores DEAD
  *
- * Overflow filters have two bits.  Which of them a key has is chosen once, in
+ * Overflow filters have three bits.  Which of them a key has is chosen once, in
  * the beginning, so each size has all cases: bits that keys share or don't.
  *
  * Mutants, each with one mistake, are the macros M_...
@@ -113,9 +113,9 @@ byte overflow[TABLES * STRIDE];
 byte tag[NR_SLOTS];
 byte key[NR_SLOTS];
 #if SLOTS == 1
-#define word(c)	(overflow[c] | tag[c] << 2)
+#define word(c)	(overflow[c] | tag[c] << 3)
 #else
-#define word(c)	(overflow[c] | tag[slot_of(c, 0)] << 2 | tag[slot_of(c, 1)] << 5)
+#define word(c)	(overflow[c] | tag[slot_of(c, 0)] << 3 | tag[slot_of(c, 1)] << 5)
 #endif
 
 /* chm_overflow_bit() of each key, and whether the word has it. */
@@ -590,17 +590,20 @@ inline overflow_needed(chunk)
 	od
 }
 
-/* chm_lower_overflow(): on to the next chunk whose word it has to store. */
+/*
+ * chm_lower_overflow(): on towards home.  d is the distance, plus 1, of the next
+ * chunk whose word it has to store.
+ */
 inline chm_lower_next()
 {
 	do
-	:: d < at_d ->
+	:: d > 0 ->
 #ifdef M_LOWER_SHARED
 		break
 #else
-		overflow_needed(chunk_at(wk, tbl, d));
+		overflow_needed(chunk_at(wk, tbl, d - 1));
 		if
-		:: n -> d = d + n
+		:: n -> d--
 		:: else -> break
 		fi
 #endif
@@ -609,12 +612,15 @@ inline chm_lower_next()
 	skip
 }
 
-inline chm_lower(chunk)
+inline chm_lower()
 {
+	d--;
+	c = chunk_at(wk, tbl, d);
 #ifndef MUTANT
-	assert(chm_overflows(chunk, wk));
+	assert(chm_overflows(c, wk));
 #endif
-	overflow[chunk] = overflow[chunk] & ~overflow_bit[wk]
+	overflow[c] = overflow[c] & ~overflow_bit[wk];
+	chm_lower_next()
 }
 
 /* Its bytes stay, but only who has found them needs them. */
@@ -804,7 +810,11 @@ active proctype writer()
 		if :: overflow_bit[1] = 1 :: overflow_bit[1] = 2 fi;
 #endif
 #if KEYS > 2
-		if :: overflow_bit[2] = 1 :: overflow_bit[2] = 2 fi;
+		if
+		:: overflow_bit[2] = 1
+		:: overflow_bit[2] = 2
+		:: overflow_bit[1] == 2 -> overflow_bit[2] = 4
+		fi;
 #endif
 		run reader(0)
 #if READERS > 1
@@ -885,13 +895,10 @@ insert:
 
 replace_beyond:
 #ifdef M_REMOVE_INSERT
-	if :: d_step { kill(at); chm_note_dead(); d = 0; chm_lower_next() } fi;
+	if :: d_step { kill(at); chm_note_dead(); d = at_d; chm_lower_next() } fi;
 	do
-	:: d_step { d < at_d ->
-		chm_lower(chunk_at(wk, tbl, d));
-		d++;
-		chm_lower_next() }
-	:: d_step { d >= at_d -> d = 0; chm_raise_next() }; goto insert
+	:: d_step { d > 0 -> chm_lower() }
+	:: d_step { d == 0 -> chm_raise_next() }; goto insert
 	od;
 #endif
 #if defined(M_DEAD_BEFORE_PUBLISH) || defined(M_TWO_STORES)
@@ -924,25 +931,19 @@ erase:
 	fi;
 #endif
 #if defined(LOWER_FIRST) || defined(M_LOWER_BEFORE_DEAD)
-	if :: d_step { chm_lower_next() } fi;
+	if :: d_step { d = at_d; chm_lower_next() } fi;
 	do
-	:: d_step { d < at_d ->
-		chm_lower(chunk_at(wk, tbl, d));
-		d++;
-		chm_lower_next() }
-	:: d_step { d >= at_d -> kill(at); chm_note_dead(); rest() }; goto idle
+	:: d_step { d > 0 -> chm_lower() }
+	:: d_step { d == 0 -> kill(at); chm_note_dead(); rest() }; goto idle
 	od;
 #endif
 	if
 	:: d_step { at_d == 0 -> kill(at); chm_note_dead(); rest() }; goto idle
-	:: d_step { at_d != 0 -> kill(at); chm_lower_next() }
+	:: d_step { at_d != 0 -> kill(at); d = at_d; chm_lower_next() }
 	fi;
 	do
-	:: d_step { d < at_d ->
-		chm_lower(chunk_at(wk, tbl, d));
-		d++;
-		chm_lower_next() }
-	:: d_step { d >= at_d -> chm_note_dead(); rest() }; goto idle
+	:: d_step { d > 0 -> chm_lower() }
+	:: d_step { d == 0 -> chm_note_dead(); rest() }; goto idle
 	od;
 
 advance:
