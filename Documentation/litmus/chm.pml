@@ -41,7 +41,8 @@
  *	KEYS	  keys, at most 3; their homes are spread unless SAME_HOME
  *	READERS	  readers, at most 2
  *	SWAPS	  how often a table may be replaced; ANY: no limit
- *	WALKER	  readers look up as walks do, without looking back
+ *	WALKER	  readers look up as walks do: they do not look back, and may leave
+ *		  their section between two chunks
  *	LOWER_FIRST  chm_erase() clears the filters, then stores DEAD
  *	GIVE_UP	  chm_lower_overflow() may end before it has cleared all bits
  *
@@ -141,6 +142,7 @@ byte swaps;
 #define SAME	2	/* found at distance 1: is the home chunk as it was? */
 #define BACK	3	/* looks back */
 #define HOLD	4	/* has what it looked for until rcu_read_unlock() */
+#define AWAY	5	/* WALKER: between two sections */
 
 typedef Reader {
 	byte phase;
@@ -150,6 +152,9 @@ typedef Reader {
 	byte i;		/* BACK: distance of the chunk to load next */
 	byte home;	/* the home chunk's word, while it may be compared */
 	byte found;
+#ifdef WALKER
+	byte common;	/* overflow bits of all chunks so far */
+#endif
 	short eyes;	/* slots whose bytes it may read */
 	bit absent_ok;	/* monitor: the key was absent for a moment */
 };
@@ -219,6 +224,9 @@ inline end_update()
 
 inline begin_lookup(me, k)
 {
+#ifdef WALKER
+	r[me].common = 7;
+#endif
 	r[me].key = k;
 	if
 	:: current[k] == NONE -> r[me].absent_ok = 1
@@ -326,8 +334,13 @@ inline chm_probe(me, at)
 		fi
 	};
 #ifdef WALKER
-	/* chm_scan_home() looks for all keys of this home. */
-	more = overflow[c] != 0
+	/* chm_scan_chunk() looks for all keys of this home. */
+#ifdef M_WALK_OWN_BITS
+	r[me].common = r[me].common & overflow[c];
+#endif
+	hit = (at && !(r[me].common & overflow_bit[r[me].key]) -> NONE : hit);
+	r[me].common = r[me].common & overflow[c];
+	more = r[me].common != 0
 #else
 	more = chm_overflows(c, r[me].key)
 #endif
@@ -343,6 +356,9 @@ inline chm_return(me, slot)
 	r[me].distance = 0;
 	r[me].i = 0;
 	r[me].home = 0;
+#ifdef WALKER
+	r[me].common = 0;
+#endif
 	r[me].phase = HOLD
 }
 
@@ -434,17 +450,43 @@ inline chm_look_back(me)
 	fi
 }
 
-inline rcu_read_unlock(me)
+inline leave(me)
 {
 	inside = inside & ~bit_of(me);
 	waiting_for = waiting_for & ~bit_of(me);
 	for (x : 0 .. TABLES - 1) {
 		cookie[x] = cookie[x] & ~bit_of(me)
 	};
-	r[me].eyes = 0;
+	r[me].eyes = 0
+}
+
+inline rcu_read_unlock(me)
+{
+	leave(me);
 	r[me].table = 0;
 	r[me].phase = IDLE
 }
+
+#ifdef WALKER
+/* chm_scan(): on in the same table; in another one the home begins anew. */
+inline come_back(me)
+{
+	inside = inside | bit_of(me);
+	if
+#ifdef M_WALK_OTHER_TABLE
+	:: r[me].table != tbl -> r[me].table = tbl
+#else
+	:: r[me].table != tbl ->
+		r[me].table = tbl;
+		r[me].distance = 0;
+		r[me].home = 0;
+		r[me].common = 7
+#endif
+	:: else -> skip
+	fi;
+	r[me].phase = WALK
+}
+#endif
 
 /* Any key; k is a variable. */
 inline pick_key(k)
@@ -485,6 +527,10 @@ proctype reader(byte me)
 	:: d_step { r[me].phase == SAME -> chm_home_unchanged(me) }
 	:: d_step { r[me].phase == BACK -> chm_look_back(me) }
 	:: d_step { r[me].phase == HOLD -> rcu_read_unlock(me) }
+#ifdef WALKER
+	:: d_step { r[me].phase == WALK -> leave(me); r[me].phase = AWAY }
+	:: d_step { r[me].phase == AWAY -> come_back(me) }
+#endif
 	od
 }
 
@@ -740,6 +786,12 @@ inline chm_replace_table(t)
 		:: else -> skip
 		fi
 	};
+#ifdef WALKER
+	/* A table that is there again has another id. */
+	for (x : 0 .. READERS - 1) {
+		r[x].table = (r[x].phase == AWAY -> NONE : r[x].table)
+	};
+#endif
 	/* O6 */
 	state[t] = ACTIVE;
 	state[tbl] = RETIRED;
