@@ -44,8 +44,8 @@ help:
 	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  freeze          - does scripts/chm-freeze, which looks for locks and such'
 	@echo '                    in the pairs of a module, judge as it should?'
-	@echo '  verify          - search a model of the protocol exhaustively [FULL=1];'
-	@echo '                    needs no kernel'
+	@echo '  verify          - run the litmus tests, and search a model of the'
+	@echo '                    protocol exhaustively [FULL=1]; boots no kernel'
 	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
 	@echo '  demo            - a guided tour of the map [KERNEL=6.1|6.12|current]'
 	@echo
