@@ -14,7 +14,8 @@
  *
  * Names are those of chm.c.  Left out there, and why that is no loss:
  *	- when chm.c polls, grows or waits: here it may do so at any time
- *	- the bitmap of chunks with DEAD slots: here all are searched
+ *	- the bitmap of chunks with DEAD slots: here all are searched; that of
+ *	  occupied ones: here walks look at each home
  *	- retired tables beyond the first: here the writer frees it before it
  *	  replaces the next
  *	- chm_lookup_many(): the lookups under way together are those of readers
