@@ -536,7 +536,8 @@ chm_probe(const struct chm_table *t, u32 chunk, const void *key, u64 hash,
 }
 
 /*
- * O4: a hit at @distance from home is not final.
+ * O4: a hit at @distance from home is not final.  Pairs with
+ * chm_replace_beyond().
  *
  *	reader			writer
  *	passes chunk 0
@@ -586,7 +587,10 @@ static bool chm_home_unchanged(const struct chm_table *t, u64 hash,
 	const struct chm_chunk *c;
 
 	c = __chm_chunk(t, chm_home(hash, t->nr_chunks), p);
-	/* O4: a load of its own, after that of the chunk with the pair. */
+	/*
+	 * O4: a load of its own, after that of the chunk with the pair.  Pairs with
+	 * chm_replace_beyond(), as chm_look_back() does.
+	 */
 	return smp_load_acquire(&c->ctrl) == ctrl;
 }
 
@@ -756,8 +760,8 @@ static void chm_sum_cell(const struct chm_table *t, const void *key,
 	struct chm_snapshot *s;
 
 	/*
-	 * O10: acquire.  Pairs with the release in chm_merge(): if nothing is
-	 * pending, all is in the new cell.
+	 * O10: acquire.  Pairs with the release in chm_end_snapshot(): if nothing
+	 * is pending, all is in the new cell.
 	 */
 	s = smp_load_acquire(&chm_snapshots(t)->pending);
 	if (s)
@@ -859,9 +863,9 @@ EXPORT_SYMBOL_GPL(chm_stored);
 #endif
 
 /*
- * The only store to a control word that readers can see.  O1, O2, O3: release,
- * always: the word carries all tags of the chunk, and a store of any other kind
- * would publish the neighbours' slots without ordering their bytes.
+ * The only store to a control word that readers can see: release, always.  The
+ * word carries all tags of the chunk, and a store of any other kind would publish
+ * the neighbours' slots without ordering their bytes.
  */
 static void chm_set_ctrl(struct chm_table *t, u32 chunk, struct chm_chunk *c,
 			 unsigned long ctrl)
@@ -876,7 +880,10 @@ static void chm_set_ctrl(struct chm_table *t, u32 chunk, struct chm_chunk *c,
 	 */
 	if (unlikely(!was_occupied) && chm_occupies(ctrl))
 		chm_occupy(t, chunk);
-	/* Pairs with __chm_search_home(), chm_probe(), chm_scan_chunk(). */
+	/*
+	 * O1, O2, O3: release.  Pairs with __chm_search_home(), chm_probe(),
+	 * chm_scan_chunk().
+	 */
 	smp_store_release(&c->ctrl, ctrl);
 	chm_stored(t);
 	if (was_occupied && unlikely(!chm_occupies(ctrl)))
@@ -1130,11 +1137,12 @@ static void chm_publish_slot(struct chm_table *t, u64 hash, u32 passed_from,
 			     const struct chm_params *p)
 {
 	/*
-	 * O2: first the filters on the way, then the tag.  Otherwise a reader
-	 * that finds a later pair could miss this one: hit, then miss.
+	 * O2: first the filters on the way, then the tag.  Pairs with
+	 * __chm_search_home() and chm_probe().  Otherwise a reader that finds a
+	 * later pair could miss this one: hit, then miss.
 	 */
 	chm_raise_overflow(t, hash, passed_from, at->distance, p);
-	/* O1: the slot was written before. */
+	/* O1: the slot was written before; see chm_set_ctrl(). */
 	chm_set_ctrl(t, at->chunk, at->c,
 		     chm_tag_set(at->c->ctrl, at->slot, chm_tag(hash)));
 	t->longest = max(t->longest, at->distance + 1);
@@ -1223,7 +1231,10 @@ static bool chm_advance(struct chm *map, struct chm_table *t)
 		chm_sweep(map, t, sealed);
 	}
 	if (t->dead[!sealed]) {
-		/* O5: the cookie comes after the last DEAD store it covers. */
+		/*
+		 * O5: the cookie comes after the last DEAD store it covers.  Pairs
+		 * with the end of the sections of readers who saw FULL before it.
+		 */
 		t->cookie = start_poll_synchronize_rcu();
 		t->dead_gen = sealed;
 	}
@@ -1409,7 +1420,10 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 {
 	lockdep_assert_held(&map->lock);
 	t->owns_full |= map->p.class == CHM_CLONE;
-	/* O7: the cookie comes after the table was unpublished. */
+	/*
+	 * O7: the cookie comes after the table was unpublished.  Pairs with the end
+	 * of the sections of readers who found it before.
+	 */
 	t->cookie = start_poll_synchronize_rcu();
 	chm_free_retired(map, false);
 	list_add_tail(&t->retired, &map->retired);
@@ -1719,8 +1733,9 @@ static void chm_merge_pairs(struct chm_snapshot *s, const struct chm_table *to)
 static void chm_merge(struct chm *map, struct chm_table *to)
 {
 	/*
-	 * O9: the old cells are final: whoever found them has ended.  Without
-	 * this an update that is still to come would be lost.
+	 * O9: the old cells are final: whoever found them has ended.  Pairs with
+	 * __chm_cell_add_to().  Without this an update that is still to come would
+	 * be lost.
 	 */
 	chm_wait_for_readers(map);
 	chm_merge_pairs(chm_pending(to), to);
@@ -1762,7 +1777,8 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 	}
 	/*
 	 * O6: pairs with __chm_table_rcu().  O9: readers that find old cells
-	 * began before the grace period that chm_merge() waits for.
+	 * began before the grace period that chm_merge() waits for.  Pairs with
+	 * __chm_cell_add_to().
 	 */
 	rcu_assign_pointer(map->tbl, fresh);
 	if (!old)
@@ -2359,7 +2375,7 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
 	chm_write_slot(__chm_slot(t, at->c, slot, &map->p), key, value, &map->p);
 	ctrl = chm_tag_set(ctrl, at->slot, chm_dead_tag(t, false));
 	ctrl = chm_tag_set(ctrl, slot, chm_tag(hash));
-	/* O1; and readers see exactly one of the two. */
+	/* O1: see chm_set_ctrl(); and readers see exactly one of the two. */
 	chm_set_ctrl(t, at->chunk, at->c, ctrl);
 	chm_note_dead(map, t, at);
 }
@@ -2384,7 +2400,11 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 		return -EAGAIN;
 	chm_write_slot(chm_place_slot(t, &to), key, value, &map->p);
 	chm_publish_slot(t, hash, at->distance, &to, &map->p);
-	/* O3: the new pair is visible before the old one dies. */
+	/*
+	 * O3: the new pair is visible before the old one dies.  Pairs with
+	 * chm_probe().  O4: in between readers see both.  Pairs with
+	 * chm_look_back() and chm_home_unchanged().
+	 */
 	chm_kill_slot(t, at, false);
 	t->displaced += !at->distance;
 	t->spread += chm_square(to.distance) - chm_square(at->distance);
@@ -2586,8 +2606,9 @@ static int chm_erase(struct chm *map, const void *key, bool take, void *value)
 	chm_note_dead(map, t, &at);
 	if (take && p->class == CHM_CELL) {
 		/*
-		 * O9: readers that found it may still update it.  The slot is
-		 * EMPTY then, but nobody writes to it before the unlock.
+		 * O9: readers that found it may still update it.  Pairs with
+		 * __chm_cell_add_to().  The slot is EMPTY then, but nobody writes
+		 * to it before the unlock.
 		 */
 		chm_wait(map);
 		memcpy(value, taken, p->value_size);

@@ -506,9 +506,10 @@ __chm_search_home(const struct chm_table *t, const struct chm_chunk *c,
 		  unsigned long *ctrl)
 {
 	/*
-	 * O1, O2: acquire.  Pairs with chm_set_ctrl(): whoever sees a FULL tag
-	 * sees the bytes of its slot, and whoever sees a pair published sees
-	 * the overflow filters on the way to it.
+	 * O1, O2, O3: acquire.  Pairs with chm_set_ctrl(): whoever sees a FULL
+	 * tag sees the bytes of its slot, whoever sees a pair published sees the
+	 * overflow filters on the way to it, and whoever sees one DEAD that was
+	 * replaced sees the new one.
 	 */
 	*ctrl = smp_load_acquire(&c->ctrl);
 	return __chm_search_chunk(t, c, *ctrl, key, hash, p);
@@ -619,7 +620,7 @@ static __always_inline void __chm_copy_value(void *to, const void *from,
 		return;
 	}
 	/*
-	 * O8: one load, acquire.  Pairs with chm_store_word(), whose store may
+	 * O8: one load, acquire.  Pairs with chm_store_as(), whose store may
 	 * come at any time: two loads could return a mixture, and without the
 	 * acquire the reader could miss what was inserted before that store.
 	 */
