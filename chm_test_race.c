@@ -8,7 +8,8 @@
  *
  * Cases that race take as long as they are told, not as long as their work
  * takes: more time finds more.  They go on if a busy machine has kept them from
- * getting anywhere, so that a pass always means something.
+ * getting anywhere, so that a pass always means something.  Where lookups are
+ * fast, @volume says how many all of them have to make.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -39,6 +40,10 @@ static unsigned int scale = 100;
 module_param(scale, uint, 0444);
 MODULE_PARM_DESC(scale, "Size of the long tests in percent");
 
+static unsigned int volume;
+module_param(volume, uint, 0444);
+MODULE_PARM_DESC(volume, "Millions of lookups that the races shall make (0: what their time allows)");
+
 static unsigned long seed;
 module_param(seed, ulong, 0444);
 MODULE_PARM_DESC(seed, "Of the random tests; 0: another one each time");
@@ -64,6 +69,7 @@ MODULE_PARM_DESC(seed, "Of the random tests; 0: another one each time");
 #define RACE_WORKERS	5
 #define RACE_BATCH	16U
 #define RACE_TAG_BITS	7
+#define RACE_RATIO	100	/* lookups due for each write that is due */
 
 /* How much slower everything is on a kernel with KASAN and lockdep. */
 #define RACE_SLOW	(IS_ENABLED(CONFIG_KASAN) ? 8U : 1U)
@@ -117,6 +123,7 @@ struct race_spec {
 	u32			bits;		/* of overflow filters; 0: 2 */
 	enum chm_reclaim	reclaim;
 	u32			must;
+	u32			share;		/* of the volume due, in percent */
 	struct race_role	roles[RACE_WORKERS];
 };
 
@@ -131,6 +138,7 @@ struct race_worker {
 	unsigned long		writes;
 	unsigned long		rounds;		/* whole walks, for instance */
 	u64			*value;
+	u64			*seen;		/* newest version of each key */
 	u8			*count;		/* of each key, on a walk */
 	u64			keys[RACE_BATCH];
 	const void		*values[RACE_BATCH];
@@ -144,6 +152,8 @@ struct race {
 	struct race_key		*keys;
 	struct race_worker	workers[RACE_WORKERS];
 	struct chm_stats	stats;
+	unsigned long		due;		/* lookups; a write for RACE_RATIO */
+	unsigned int		patience;	/* ns for each of them */
 	unsigned long		displaced;	/* most that were sampled */
 	unsigned int		phase;		/* odd: filling */
 	bool			stop;
@@ -424,6 +434,80 @@ static void race_step_look_fast(struct race_worker *w)
 		race_judge(w, k, &view, chm_lookup(&w->r->map, &k->key));
 		rcu_read_unlock();
 	}
+}
+
+/*
+ * Judge a lookup at little more than its own cost: no barrier, and nothing shared
+ * is touched.  All that is known is what this reader saw before.  Return: the
+ * version; 0: none.
+ */
+static u64 race_glance(struct race_worker *w, const struct race_key *k,
+		       const u64 *value)
+{
+	u64 seen = w->seen[k - w->r->keys];
+	u32 words = w->r->spec->words;
+	u64 version;
+
+	if (!value) {
+		if (k->steady)
+			race_wrong(w, "G2: missed", k->key, 0, seen);
+		return 0;
+	}
+	w->hits++;
+	version = race_version(value, words);
+	if (!race_intact(value, words, k->key, version))
+		race_wrong(w, "G3: mixed bytes", k->key, version, seen);
+	else if (version < seen)
+		race_wrong(w, "G4: older than what this reader saw", k->key,
+			   version, seen);
+	return version;
+}
+
+static void race_remember(struct race_worker *w, const struct race_key *k,
+			  u64 version)
+{
+	u64 *seen = &w->seen[k - w->r->keys];
+
+	*seen = max(*seen, version);
+}
+
+/* As many lookups as possible, of which one in 65 is judged in full. */
+static void race_step_glance(struct race_worker *w)
+{
+	u32 i, j;
+
+	for (j = 0; j < 4; j++) {
+		rcu_read_lock();
+		for (i = 0; i < RACE_BATCH; i++) {
+			struct race_key *k = race_any(w);
+			const u64 *value = chm_lookup(&w->r->map, &k->key);
+
+			race_remember(w, k, race_glance(w, k, value));
+		}
+		rcu_read_unlock();
+	}
+	w->lookups += j * i;
+	race_look(w, race_any(w));
+}
+
+/* The same with all lookups of a section in one call, which go side by side. */
+static void race_step_glance_many(struct race_worker *w)
+{
+	u64 versions[RACE_BATCH];
+	u32 i;
+
+	for (i = 0; i < RACE_BATCH; i++) {
+		w->batch[i] = race_any(w);
+		w->keys[i] = w->batch[i]->key;
+	}
+	rcu_read_lock();
+	chm_lookup_many(&w->r->map, w->keys, RACE_BATCH, w->values);
+	for (i = 0; i < RACE_BATCH; i++)
+		versions[i] = race_glance(w, w->batch[i], w->values[i]);
+	rcu_read_unlock();
+	for (i = 0; i < RACE_BATCH; i++)
+		race_remember(w, w->batch[i], versions[i]);
+	w->lookups += i;
 }
 
 static void race_step_look_preempt_off(struct race_worker *w)
@@ -867,6 +951,18 @@ static void race_stop(struct race *r)
 	}
 }
 
+/* What the workers have done so far. */
+struct race_tally {
+	unsigned long		lookups;
+	unsigned long		hits;
+	unsigned long		writes;
+	bool			idle;		/* one of them has hardly begun */
+};
+
+/* Of all cases so far. */
+static struct race_tally race_total;
+static u64 race_began;
+
 static unsigned int race_ms(void)
 {
 	return 1000 * max(scale, 50U) / 100;
@@ -879,24 +975,41 @@ static unsigned long race_count(const unsigned long *count)
 	return data_race(*count);
 }
 
-/* Has everything happened that must, often enough to mean something? */
-static bool race_enough(const struct race *r)
+static struct race_tally race_count_all(const struct race *r)
 {
-	const struct chm_stats *s = &r->stats;
-	unsigned long lookups = 0, hits = 0;
-	u32 must = r->spec->must;
+	struct race_tally t = { };
 	u32 i;
 
 	for (i = 0; i < RACE_WORKERS && r->spec->roles[i].step; i++) {
 		const struct race_worker *w = &r->workers[i];
+		unsigned long lookups = race_count(&w->lookups);
+		unsigned long writes = race_count(&w->writes);
 
-		if (race_count(&w->lookups) + race_count(&w->writes) +
-		    race_count(&w->rounds) < 10)
-			return false;
-		lookups += race_count(&w->lookups);
-		hits += race_count(&w->hits);
+		t.idle |= lookups + writes + race_count(&w->rounds) < 10;
+		t.lookups += lookups;
+		t.hits += race_count(&w->hits);
+		t.writes += writes;
 	}
-	return (!lookups || hits > 200) &&
+	return t;
+}
+
+/* A part of what was asked for, in lookups and in writes */
+static bool race_has_done(const struct race *r, unsigned long due)
+{
+	const struct race_tally t = race_count_all(r);
+
+	return t.lookups >= due && t.writes >= due / RACE_RATIO;
+}
+
+/* Has everything happened that must, often enough to mean something? */
+static bool race_enough(const struct race *r)
+{
+	const struct race_tally t = race_count_all(r);
+	const struct chm_stats *s = &r->stats;
+	u32 must = r->spec->must;
+
+	return !t.idle && (!t.lookups || t.hits > 200) &&
+	       race_has_done(r, r->due / 10) &&
 	       (!(must & RACE_GROWS) || s->grows > 1) &&
 	       (!(must & RACE_SHRINKS) || s->shrinks) &&
 	       (!(must & RACE_MIGRATES) ||
@@ -904,14 +1017,25 @@ static bool race_enough(const struct race *r)
 	       (!(must & RACE_DISPLACES) || r->displaced);
 }
 
-/* On a busy host it may take longer until there is something to judge. */
+/*
+ * When to end, in jiffies from the beginning.  Patience is for what is due; besides,
+ * on a busy host it may take longer until there is something to judge.
+ */
+static unsigned long race_end(const struct race *r)
+{
+	unsigned long end = msecs_to_jiffies(race_ms());
+
+	if (!race_has_done(r, r->due))
+		end += r->due / (NSEC_PER_SEC / r->patience / HZ);
+	return race_enough(r) ? end : end + 10 * HZ;
+}
+
 static void race_wait(struct race *r)
 {
-	unsigned long end = jiffies + msecs_to_jiffies(race_ms());
-	unsigned long last = end + 10 * HZ;
+	unsigned long start = jiffies;
 
 	while (!atomic_read(&r->wrong) &&
-	       time_before(jiffies, race_enough(r) ? end : last)) {
+	       time_before(jiffies, start + race_end(r))) {
 		msleep(20);
 		chm_stats(&r->map, &r->stats);
 		r->displaced = max(r->displaced, r->stats.displaced);
@@ -944,7 +1068,9 @@ static bool race_init_workers(struct kunit *test, struct race *r)
 		w->value = kunit_kcalloc(test, r->spec->words, sizeof(u64),
 					 GFP_KERNEL);
 		w->count = kunit_kzalloc(test, r->spec->keys, GFP_KERNEL);
-		if (!w->value || !w->count)
+		w->seen = kunit_kcalloc(test, r->spec->keys, sizeof(u64),
+					GFP_KERNEL);
+		if (!w->value || !w->count || !w->seen)
 			return false;
 	}
 	return true;
@@ -990,18 +1116,18 @@ static void race_describe(struct kunit *test, struct race *r)
 
 static void race_expect_work(struct kunit *test, struct race *r)
 {
-	unsigned long lookups = 0, hits = 0, writes = 0;
-	u32 i;
+	const struct race_tally t = race_count_all(r);
 
-	for (i = 0; i < RACE_WORKERS; i++) {
-		lookups += r->workers[i].lookups;
-		hits += r->workers[i].hits;
-		writes += r->workers[i].writes;
-	}
 	kunit_info(test, "%lu lookups, %lu hits, %lu writes, %lu + %lu + %lu migrations, %lu displaced, %lu waits\n",
-		   lookups, hits, writes, r->stats.grows, r->stats.shrinks,
-		   r->stats.rehashes, r->displaced, r->stats.gp_waits);
-	KUNIT_EXPECT_TRUE_MSG(test, race_enough(r), "hardly anything happened");
+		   t.lookups, t.hits, t.writes, r->stats.grows,
+		   r->stats.shrinks, r->stats.rehashes, r->displaced,
+		   r->stats.gp_waits);
+	if (!race_has_done(r, r->due))
+		kunit_info(test, "fewer than the %lu lookups and %lu writes that were due\n",
+			   r->due, r->due / RACE_RATIO);
+	KUNIT_EXPECT_TRUE_MSG(test, race_enough(r), "too little happened");
+	race_total.lookups += t.lookups;
+	race_total.writes += t.writes;
 }
 
 /* Each key that should be there is, with its last version, and no other. */
@@ -1028,11 +1154,15 @@ static void race_free(struct race *r)
 		mutex_destroy(&r->keys[i].lock);
 }
 
-static void race_run(struct kunit *test, const struct race_spec *spec)
+static void race_run_for(struct kunit *test, const struct race_spec *spec,
+			 unsigned long due, unsigned int patience)
 {
 	struct race *r = race_new(test, spec);
-	bool started = race_start(r);
+	bool started;
 
+	r->due = due;
+	r->patience = patience;
+	started = race_start(r);
 	if (started)
 		race_wait(r);
 	race_stop(r);
@@ -1044,6 +1174,11 @@ static void race_run(struct kunit *test, const struct race_spec *spec)
 	}
 	race_describe(test, r);
 	race_free(r);
+}
+
+static void race_run(struct kunit *test, const struct race_spec *spec)
+{
+	race_run_for(test, spec, volume * (1000000UL / 100) * spec->share, 100);
 }
 
 /* === Races: cases ======================================================== */
@@ -1485,6 +1620,173 @@ static void chm_foreach_races_replace(struct kunit *test)
 
 	race_run(test, &spec);
 }
+
+/* === Races: in bulk ====================================================== */
+
+/*
+ * What happens once in many millions of lookups: the other CPU does little but
+ * look, and the writer little but write.
+ */
+
+/* G2, G3, G4: in one chunk, so that each replacement is one store. */
+static void chm_replace_races_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 3, .steady = 3, .homes = 1, .words = 4, .share = 10,
+		.roles = {
+			{ race_step_replace, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/* G2, G4: from chunk to chunk. */
+static void chm_replace_races_displaced_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 10, .steady = 10, .homes = 1, .words = 2, .share = 10,
+		.must = RACE_DISPLACES,
+		.roles = {
+			{ race_step_replace_in_few_chunks, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/* CHM_WORD: overwritten in place. */
+static void chm_replace_races_word_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 120, .steady = 16, .words = 1, .share = 10,
+		.must = RACE_GROWS | RACE_SHRINKS,
+		.roles = {
+			{ race_step_grow_replace, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/* G2, G3: slots are taken by others, and bits rise and fall. */
+static void chm_remove_races_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 24, .steady = 10, .homes = 2, .words = 4, .share = 10,
+		.must = RACE_DISPLACES,
+		.roles = {
+			{ race_step_reuse, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+static void chm_remove_races_shared_overflow_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 70, .steady = 24, .homes = 3, .words = 2, .bits = 8,
+		.must = RACE_DISPLACES, .share = 10,
+		.roles = {
+			{ race_step_reuse, 0 },
+			{ race_step_replace_in_few_chunks, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/* G2, G3, G4: growth and shrinking without end. */
+static void chm_grow_races_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 600, .steady = 32, .words = 4, .share = 10,
+		.must = RACE_GROWS | RACE_SHRINKS,
+		.roles = {
+			{ race_step_fill_drain, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+static void chm_grow_races_replace_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 200, .steady = 16, .homes = 5, .words = 2, .share = 10,
+		.must = RACE_GROWS | RACE_SHRINKS | RACE_DISPLACES,
+		.roles = {
+			{ race_step_grow_replace, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/* Two writers and every operation on the same keys. */
+static void chm_writers_race_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 40, .steady = 12, .homes = 2, .words = 4, .share = 10,
+		.must = RACE_DISPLACES | RACE_MIGRATES,
+		.roles = {
+			{ race_step_mixed, 0 },
+			{ race_step_mixed, 1 },
+			{ race_step_glance, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+static void chm_lookup_many_races_in_bulk(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 30, .steady = 10, .homes = 2, .words = 4, .share = 10,
+		.must = RACE_DISPLACES,
+		.roles = {
+			{ race_step_mixed, 0 },
+			{ race_step_glance_many, 1 },
+		},
+	};
+
+	race_run(test, &spec);
+}
+
+/* What is left of the volume that was asked for, and what all races have done. */
+static void chm_races_add_up(struct kunit *test)
+{
+	static const struct race_spec spec = {
+		.keys = 1000, .steady = 500, .words = 1,
+		.roles = {
+			{ race_step_grow_replace, 0 },
+			{ race_step_glance, 1 },
+		},
+	};
+	unsigned long asked = volume * 1000000UL;
+	unsigned long due = asked - min(asked, race_total.lookups);
+	u64 seconds;
+
+	due = max(due, asked - min(asked, race_total.writes * RACE_RATIO));
+	race_run_for(test, &spec, due, 1000);
+	seconds = div64_u64(race_now() - race_began, NSEC_PER_SEC);
+	kunit_info(test, "measured: %lu million lookups, %lu million writes in %llu s\n",
+		   race_total.lookups / 1000000, race_total.writes / 1000000,
+		   seconds);
+	KUNIT_EXPECT_GE(test, race_total.lookups, asked);
+	KUNIT_EXPECT_GE(test, race_total.writes, asked / RACE_RATIO);
+}
+
+/* === Races: duels ======================================================== */
 
 /* Two writers insert and remove the same keys: one of them wins each time. */
 #define RACE_DUEL_KEYS	8U
@@ -3674,7 +3976,9 @@ static int race_suite_init(struct kunit_suite *suite)
 {
 	if (!seed)
 		seed = get_random_u32();
-	pr_info("scale=%u seed=%lu\n", scale, seed);
+	pr_info("scale=%u volume=%u seed=%lu\n", scale, volume, seed);
+	if (!race_began)
+		race_began = race_now();
 	return 0;
 }
 
@@ -3718,6 +4022,26 @@ static struct kunit_suite chm_race_suite = {
 	.name = "chm_race",
 	.suite_init = race_suite_init,
 	.test_cases = chm_race_cases,
+};
+
+static struct kunit_case chm_bulk_cases[] = {
+	KUNIT_CASE(chm_replace_races_in_bulk),
+	KUNIT_CASE(chm_replace_races_displaced_in_bulk),
+	KUNIT_CASE(chm_replace_races_word_in_bulk),
+	KUNIT_CASE(chm_remove_races_in_bulk),
+	KUNIT_CASE(chm_remove_races_shared_overflow_in_bulk),
+	KUNIT_CASE(chm_grow_races_in_bulk),
+	KUNIT_CASE(chm_grow_races_replace_in_bulk),
+	KUNIT_CASE(chm_writers_race_in_bulk),
+	KUNIT_CASE(chm_lookup_many_races_in_bulk),
+	KUNIT_CASE(chm_races_add_up),
+	{ }
+};
+
+static struct kunit_suite chm_bulk_suite = {
+	.name = "chm_bulk",
+	.suite_init = race_suite_init,
+	.test_cases = chm_bulk_cases,
 };
 
 static struct kunit_case chm_grace_cases[] = {
@@ -3793,8 +4117,8 @@ static struct kunit_suite chm_fault_suite = {
 	.test_cases = chm_fault_cases,
 };
 
-kunit_test_suites(&chm_race_suite, &chm_grace_suite, &chm_iter_suite,
-		  &chm_fault_suite);
+kunit_test_suites(&chm_race_suite, &chm_bulk_suite, &chm_grace_suite,
+		  &chm_iter_suite, &chm_fault_suite);
 
 MODULE_DESCRIPTION("KUnit tests of chm: races");
 MODULE_LICENSE("GPL");
