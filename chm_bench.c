@@ -14,6 +14,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpumask.h>
 #include <linux/init.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
@@ -53,13 +54,24 @@ MODULE_PARM_DESC(churn, "Removals and insertions per round (0: 500000 quick, 200
 #define MAX_ROUNDS	25
 #define MAX_KEY		64
 #define MAX_VALUE	192
-#define MAX_BATCH	64
+#define MAX_BATCH	256
 
 /* The number of no pair. */
 #define ABSENT		U64_MAX
 
 /* Pairs between two chances to reschedule. */
 #define STRETCH		1024
+
+/*
+ * Let others run.  User Mode Linux does not preempt kernel threads when an
+ * interrupt returns, and cond_resched() does nothing where CONFIG_PREEMPT is set.
+ */
+static void give_way(void)
+{
+	cond_resched();
+	if (need_resched())
+		schedule();
+}
 
 /* === Pairs =============================================================== */
 
@@ -159,12 +171,15 @@ struct table {
 	u64			scale;		/* words of raw per number, << 16 */
 	unsigned long		entries;
 	unsigned long		room;		/* pairs to make room for; bytes of raw */
-	struct kmem_cache	*nodes;
+	struct kmem_cache	*nodes;		/* of those who have some */
 };
 
 struct contender {
 	const char *name;
+	size_t size;	/* of what its users embed */
+	size_t node;	/* of what comes before a pair outside of the table, or 0 */
 	bool dense;
+	bool blind;	/* finds what is not there */
 	int (*init)(struct table *t, const struct shape *s);
 	void (*exit)(struct table *t, const struct shape *s);
 	/* The number of a pair, or ABSENT. */
@@ -187,8 +202,11 @@ static int bench_chm_init_as(struct table *t, const struct chm_params *p)
 {
 	int ret = chm_init(&t->chm, p, NULL);
 
-	if (!ret && t->room)
-		ret = chm_reserve(&t->chm, t->room, GFP_KERNEL);
+	if (ret || !t->room)
+		return ret;
+	ret = chm_reserve(&t->chm, t->room, GFP_KERNEL);
+	if (ret)
+		chm_destroy(&t->chm);
 	return ret;
 }
 
@@ -227,7 +245,7 @@ static __always_inline u64 sum_values(const void **values, u32 n,
 static __always_inline u64
 bench_chm_sum(struct table *t, const void *keys, u32 n, const struct shape *s)
 {
-	const void *values[MAX_BATCH] __uninitialized;
+	static const void *values[MAX_BATCH];
 
 	chm_lookup_many(&t->chm, keys, n, values);
 	return sum_values(values, n, s);
@@ -244,7 +262,7 @@ static __always_inline u64
 bench_typed_sum(struct table *t, const void *keys, u32 n,
 		const struct shape *s)
 {
-	const void *values[MAX_BATCH] __uninitialized;
+	static const void *values[MAX_BATCH];
 
 	__chm_lookup_many(&t->chm, keys, n, values, &s->chm);
 	return sum_values(values, n, s);
@@ -278,8 +296,8 @@ static u64 bench_chm_walk(struct table *t, const struct shape *s)
 
 	chm_iter_init(&it, &t->chm);
 	while (chm_iter_next(&it, key, value)) {
-		sum++;
-		cond_resched();
+		if (!(++sum % STRETCH))
+			give_way();
 	}
 	chm_iter_exit(&it);
 	return sum;
@@ -308,6 +326,7 @@ static size_t bench_chm_bytes(struct table *t, const struct shape *s)
 
 static const struct contender chm = {
 	.name		= "chm",
+	.size		= sizeof(struct chm),
 	.init		= bench_chm_init,
 	.exit		= bench_chm_exit,
 	.find		= bench_chm_find,
@@ -321,6 +340,7 @@ static const struct contender chm = {
 
 static const struct contender chm_typed = {
 	.name		= "chm_typed",
+	.size		= sizeof(struct chm),
 	.init		= bench_chm_init,
 	.exit		= bench_chm_exit,
 	.find		= bench_typed_find,
@@ -334,6 +354,7 @@ static const struct contender chm_typed = {
 
 static const struct contender chm_word = {
 	.name		= "chm_word",
+	.size		= sizeof(struct chm),
 	.init		= bench_word_init,
 	.exit		= bench_chm_exit,
 	.find		= bench_chm_find,
@@ -357,9 +378,7 @@ static int bench_rht_init(struct table *t, const struct shape *s)
 	struct rhashtable_params p = s->rht;
 
 	p.nelem_hint = t->room;
-	t->nodes = kmem_cache_create("chm_bench_rht", sizeof(struct rht_node) +
-				     pair_size(s), 0, 0, NULL);
-	return t->nodes ? rhashtable_init(&t->rht, &p) : -ENOMEM;
+	return rhashtable_init(&t->rht, &p);
 }
 
 static void bench_rht_free(void *node, void *cache)
@@ -369,12 +388,7 @@ static void bench_rht_free(void *node, void *cache)
 
 static void bench_rht_exit(struct table *t, const struct shape *s)
 {
-	if (!t->nodes)
-		return;
 	rhashtable_free_and_destroy(&t->rht, bench_rht_free, t->nodes);
-	/* Nodes that kfree_rcu() still holds belong to the cache. */
-	rcu_barrier();
-	kmem_cache_destroy(t->nodes);
 }
 
 static __always_inline u64
@@ -401,10 +415,14 @@ bench_rht_insert(struct table *t, const void *key, const void *value,
 		 const struct shape *s)
 {
 	struct rht_node *node = bench_rht_make(t, key, value, s);
+	int ret;
 
 	if (!node)
 		return -ENOMEM;
-	return rhashtable_lookup_insert_fast(&t->rht, &node->link, s->rht);
+	ret = rhashtable_lookup_insert_fast(&t->rht, &node->link, s->rht);
+	if (ret)
+		kmem_cache_free(t->nodes, node);
+	return ret;
 }
 
 static __always_inline int
@@ -441,6 +459,8 @@ bench_rht_replace(struct table *t, const void *key, const void *value,
 	if (!ret)
 		kfree_rcu(node, rcu);
 	rcu_read_unlock();
+	if (ret)
+		kmem_cache_free(t->nodes, fresh);
 	return ret;
 }
 
@@ -473,6 +493,8 @@ static size_t bench_rht_bytes(struct table *t, const struct shape *s)
 
 static const struct contender rht = {
 	.name		= "rhashtable",
+	.size		= sizeof(struct rhashtable),
+	.node		= sizeof(struct rht_node),
 	.init		= bench_rht_init,
 	.exit		= bench_rht_exit,
 	.find		= bench_rht_find,
@@ -490,10 +512,7 @@ static int bench_hlist_init(struct table *t, const struct shape *s)
 	spin_lock_init(&t->lock);
 	t->bits = max(ilog2(roundup_pow_of_two(t->entries)), 1);
 	t->heads = kvzalloc_objs(*t->heads, 1UL << t->bits, GFP_KERNEL);
-	t->nodes = kmem_cache_create("chm_bench_hlist",
-				     sizeof(struct hlist_obj) + pair_size(s),
-				     0, 0, NULL);
-	return t->heads && t->nodes ? 0 : -ENOMEM;
+	return t->heads ? 0 : -ENOMEM;
 }
 
 static void bench_hlist_exit(struct table *t, const struct shape *s)
@@ -502,13 +521,11 @@ static void bench_hlist_exit(struct table *t, const struct shape *s)
 	struct hlist_node *next;
 	unsigned long i;
 
-	for (i = 0; t->heads && i < 1UL << t->bits; i++) {
+	for (i = 0; i < 1UL << t->bits; i++) {
 		hlist_for_each_entry_safe(obj, next, &t->heads[i], link)
 			kmem_cache_free(t->nodes, obj);
 	}
 	kvfree(t->heads);
-	rcu_barrier();
-	kmem_cache_destroy(t->nodes);
 }
 
 static __always_inline struct hlist_head *
@@ -564,6 +581,8 @@ bench_hlist_insert(struct table *t, const void *key, const void *value,
 		ret = 0;
 	}
 	spin_unlock(&t->lock);
+	if (ret)
+		kmem_cache_free(t->nodes, obj);
 	return ret;
 }
 
@@ -597,8 +616,10 @@ bench_hlist_replace(struct table *t, const void *key, const void *value,
 	if (obj)
 		hlist_replace_rcu(&obj->link, &fresh->link);
 	spin_unlock(&t->lock);
-	if (!obj)
+	if (!obj) {
+		kmem_cache_free(t->nodes, fresh);
 		return -ENOENT;
+	}
 	kfree_rcu(obj, rcu);
 	return 0;
 }
@@ -626,6 +647,8 @@ static size_t bench_hlist_bytes(struct table *t, const struct shape *s)
 
 static const struct contender hlist = {
 	.name		= "hlist",
+	.size		= sizeof(struct hlist_head *) + sizeof(spinlock_t),
+	.node		= sizeof(struct hlist_obj),
 	.init		= bench_hlist_init,
 	.exit		= bench_hlist_exit,
 	.find		= bench_hlist_find,
@@ -684,6 +707,7 @@ static u64 bench_xa_walk(struct table *t, const struct shape *s)
 
 static const struct contender xarray = {
 	.name		= "xarray",
+	.size		= sizeof(struct xarray),
 	.dense		= true,
 	.init		= bench_xa_init,
 	.exit		= bench_xa_exit,
@@ -723,7 +747,7 @@ bench_raw_find(struct table *t, const void *key, const struct shape *s)
 static __always_inline u64
 bench_raw_sum(struct table *t, const void *keys, u32 n, const struct shape *s)
 {
-	u64 *at[MAX_BATCH] __uninitialized;
+	static u64 *at[MAX_BATCH];
 	u64 sum = 0;
 	u32 i;
 
@@ -754,16 +778,53 @@ static const struct contender raw = {
 	.insert		= bench_raw_insert,
 };
 
+/* --- empty: what the loops cost, and the keys that they make --- */
+
+static int bench_empty_init(struct table *t, const struct shape *s)
+{
+	return 0;
+}
+
+static void bench_empty_exit(struct table *t, const struct shape *s)
+{
+}
+
+static __always_inline u64
+bench_empty_find(struct table *t, const void *key, const struct shape *s)
+{
+	return number_of(key, s);
+}
+
+static __always_inline int
+bench_empty_insert(struct table *t, const void *key, const void *value,
+		   const struct shape *s)
+{
+	OPTIMIZER_HIDE_VAR(key);
+	OPTIMIZER_HIDE_VAR(value);
+	return 0;
+}
+
+static const struct contender empty = {
+	.name		= "empty",
+	.blind		= true,
+	.init		= bench_empty_init,
+	.exit		= bench_empty_exit,
+	.find		= bench_empty_find,
+	.insert		= bench_empty_insert,
+};
+
 /* === Loops =============================================================== */
 
 /* One measurement of one contender: @ops operations on @t. */
 struct job {
 	struct table	*t;
+	u64		n;	/* numbers that it uses; for churn, a power of two */
 	u64		ops;
 	u64		seed;	/* where the random numbers begin; moves on */
 	u64		first;	/* the next number to insert */
 	u32		batch;
 	u64		errors;	/* operations that went wrong */
+	u64		refused; /* insertions that had to be tried again */
 };
 
 static __always_inline u64 find_number(const struct contender *c,
@@ -787,7 +848,7 @@ static __always_inline u64 find_number(const struct contender *c,
 static __always_inline void loop_find(const struct contender *c, struct job *j,
 				      const struct shape *s, u32 from, u32 span)
 {
-	u64 first = from * j->t->entries, n = span * j->t->entries;
+	u64 first = from * j->n, n = span * j->n;
 	u64 x = j->seed, hits = 0, left = j->ops;
 
 	while (left) {
@@ -797,10 +858,10 @@ static __always_inline void loop_find(const struct contender *c, struct job *j,
 			x = next_random(x);
 			hits += find_number(c, j, first + below(x, n), s) != ABSENT;
 		}
-		cond_resched();
+		give_way();
 	}
 	j->seed = x;
-	if (from ? hits : (span == 1 && hits != j->ops))
+	if (!c->blind && (from ? hits : (span == 1 && hits != j->ops)))
 		j->errors++;
 }
 
@@ -832,13 +893,13 @@ static __always_inline void loop_dep(const struct contender *c, struct job *j,
 		u32 k = min_t(u64, left, STRETCH);
 
 		for (left -= k; k; k--) {
-			u64 i = below(x, j->t->entries);
+			u64 i = below(x, j->n);
 			u64 found = find_number(c, j, i, s);
 
-			j->errors += found != i;
+			j->errors += !c->blind && found != i;
 			x = next_random(x + found);
 		}
-		cond_resched();
+		give_way();
 	}
 	j->seed = x;
 }
@@ -858,7 +919,7 @@ static __always_inline void loop_many(const struct contender *c,
 			u64 i;
 
 			x = next_random(x);
-			i = below(x, j->t->entries);
+			i = below(x, j->n);
 			expected += i;
 			make_key(s, keys + k * size, i, c->dense);
 		}
@@ -871,10 +932,10 @@ static __always_inline void loop_many(const struct contender *c,
 		}
 		rcu_read_unlock();
 		if (!(done & (STRETCH - 1)))
-			cond_resched();
+			give_way();
 	}
 	j->seed = x;
-	if (sum != expected)
+	if (!c->blind && sum != expected)
 		j->errors++;
 }
 
@@ -888,6 +949,24 @@ static __always_inline int insert_number(const struct contender *c,
 	make_key(s, key, i, c->dense);
 	make_value(s, value, i);
 	return c->insert(j->t, key, value, s);
+}
+
+/* Memory, or a table that is being replaced, may be there a little later. */
+static __always_inline int insert_surely(const struct contender *c,
+					 struct job *j, u64 i,
+					 const struct shape *s)
+{
+	u32 tries = 1000;
+	int ret;
+
+	do {
+		ret = insert_number(c, j, i, s);
+		if (likely(ret != -ENOMEM && ret != -EBUSY))
+			break;
+		j->refused++;
+		give_way();
+	} while (--tries);
+	return ret;
 }
 
 static __always_inline int remove_number(const struct contender *c,
@@ -906,22 +985,22 @@ static __always_inline void loop_insert(const struct contender *c,
 	u64 i;
 
 	for (i = 0; i < j->ops; i++) {
-		if (insert_number(c, j, j->first++, s))
+		if (insert_surely(c, j, j->first++, s))
 			j->errors++;
 		if (!(i & (STRETCH - 1)))
-			cond_resched();
+			give_way();
 	}
 }
 
 /*
  * Remove a pair, insert a new one.  Numbers come in order and go in another,
  * so that the nodes of those who have some are scattered as they are in a table
- * that has run for long.  The number of pairs is a power of two.
+ * that has run for long.
  */
 static __always_inline void loop_churn(const struct contender *c,
 				       struct job *j, const struct shape *s)
 {
-	u64 n = j->t->entries;
+	u64 n = j->n;
 	u64 i;
 
 	if (!c->remove)
@@ -931,11 +1010,11 @@ static __always_inline void loop_churn(const struct contender *c,
 		u64 victim = oldest + (j->first * 0x9e3779b1ULL & (n - 1));
 
 		if (remove_number(c, j, victim, s) ||
-		    insert_number(c, j, j->first, s))
+		    insert_surely(c, j, j->first, s))
 			j->errors++;
 		j->first++;
 		if (!(i & (STRETCH - 1)))
-			cond_resched();
+			give_way();
 	}
 }
 
@@ -952,13 +1031,13 @@ static __always_inline void loop_replace(const struct contender *c,
 		u64 number;
 
 		j->seed = next_random(j->seed);
-		number = below(j->seed, j->t->entries);
+		number = below(j->seed, j->n);
 		make_key(s, key, number, c->dense);
 		make_value(s, value, number);
 		if (c->replace(j->t, key, value, s))
 			j->errors++;
 		if (!(i & (STRETCH - 1)))
-			cond_resched();
+			give_way();
 	}
 }
 
@@ -1056,6 +1135,7 @@ DEFINE_INSTANCE(chm, shape_##k##_##v);					\
 DEFINE_INSTANCE(chm_typed, shape_##k##_##v);				\
 DEFINE_INSTANCE(rht, shape_##k##_##v);					\
 DEFINE_INSTANCE(hlist, shape_##k##_##v);				\
+DEFINE_INSTANCE(empty, shape_##k##_##v);				\
 DEFINE_INSTANCE(raw, shape_##k##_##v)
 
 DEFINE_SHAPE(4, 4);
@@ -1072,6 +1152,7 @@ struct field {
 	const struct instance *typed;
 	const struct instance *rht;
 	const struct instance *hlist;
+	const struct instance *empty;
 	const struct instance *raw;
 	const struct instance *xarray;	/* or NULL */
 	const struct instance *word;	/* or NULL */
@@ -1082,6 +1163,7 @@ struct field {
 	.typed	= &chm_typed_shape_##k##_##v,				\
 	.rht	= &rht_shape_##k##_##v,					\
 	.hlist	= &hlist_shape_##k##_##v,				\
+	.empty	= &empty_shape_##k##_##v,				\
 	.raw	= &raw_shape_##k##_##v,					\
 	__VA_ARGS__							\
 }
@@ -1097,7 +1179,7 @@ static const struct field fields[] = {
 /* === Results ============================================================= */
 
 /* What one measurement may yield: most have but the first. */
-enum series { FIRST, FILLED = FIRST, VISITED, DESTROYED, NR_SERIES };
+enum series { FIRST, FILLED = FIRST, DESTROYED, NR_SERIES };
 
 /* One contender in one measurement. */
 struct entrant {
@@ -1120,6 +1202,7 @@ struct result {
 	const struct shape *s;
 	u32		load;
 	u64		bytes;		/* per entry, times 100 */
+	u64		refused;	/* insertions */
 };
 
 static unsigned long failures;
@@ -1166,7 +1249,7 @@ static void report(const struct result *r, const u64 *samples, u32 n)
 	say_fixed(&t, ",\"ns_min\":", sorted[0]);
 	say_fixed(&t, ",\"ns_max\":", sorted[n ? n - 1 : 0]);
 	say_fixed(&t, ",\"bytes_per_entry\":", r->bytes);
-	say(&t, ",\"rounds\":%u,\"samples\":[", n);
+	say(&t, ",\"refused\":%llu,\"rounds\":%u,\"samples\":[", r->refused, n);
 	for (i = 0; i < n; i++)
 		say_fixed(&t, i ? "," : "", samples[i]);
 	say(&t, "]}");
@@ -1196,6 +1279,7 @@ static void report_entrant(const struct entrant *e, const char *name,
 		.s		= e->in->s,
 		.load		= e->load,
 		.bytes		= e->bytes,
+		.refused	= e->job.refused,
 	};
 
 	report(&r, e->samples[which], rounds);
@@ -1254,6 +1338,7 @@ static void measure(struct entrant *e, u32 n, const char *name, enum loop kind,
 		return;
 	for (i = 0; i < n; i++) {
 		e[i].job.errors = 0;
+		e[i].job.refused = 0;
 		e[i].job.batch = batch;
 	}
 	for (round = -1; round < (int)rounds; round++) {
@@ -1267,27 +1352,67 @@ static void measure(struct entrant *e, u32 n, const char *name, enum loop kind,
 	}
 }
 
+/* The memory of a contender's nodes; NULL if it has none, or there is none. */
+static struct kmem_cache *create_nodes(const struct instance *in)
+{
+	const char *name = in->c->name;
+
+	return in->c->node ? kmem_cache_create(name, in->c->node +
+					       pair_size(in->s), 0, 0, NULL) :
+			     NULL;
+}
+
+/* Nodes that kfree_rcu() still holds belong to the cache. */
+static void destroy_nodes(struct kmem_cache *nodes)
+{
+	if (!nodes)
+		return;
+	rcu_barrier();
+	kmem_cache_destroy(nodes);
+}
+
+static int init_table(struct table *t, const struct instance *in)
+{
+	if (in->c->node && !t->nodes)
+		return -ENOMEM;
+	return in->c->init(t, in->s);
+}
+
 static int open_table(struct entrant *e, const struct instance *in,
 		      unsigned long n, unsigned long room)
 {
+	struct table *t = kzalloc_obj(*t, GFP_KERNEL);
+	int ret;
+
 	*e = (struct entrant) { .in = in, .entries = n, .owner = true };
-	e->t = kzalloc_obj(*e->t, GFP_KERNEL);
-	if (!e->t)
+	if (!t)
 		return -ENOMEM;
-	e->t->entries = n;
-	e->t->room = room;
-	e->job.t = e->t;
+	t->entries = n;
+	t->room = room;
+	t->nodes = create_nodes(in);
+	ret = init_table(t, in);
+	if (ret) {
+		destroy_nodes(t->nodes);
+		kfree(t);
+		return ret;
+	}
+	e->t = t;
+	e->job.t = t;
+	e->job.n = n;
 	e->job.seed = 1;
-	return in->c->init(e->t, in->s);
+	return 0;
 }
 
 static void close_table(struct entrant *e)
 {
-	if (e->t && e->owner) {
-		e->in->c->exit(e->t, e->in->s);
-		kfree(e->t);
-	}
+	struct table *t = e->t;
+
 	e->t = NULL;
+	if (!t || !e->owner)
+		return;
+	e->in->c->exit(t, e->in->s);
+	destroy_nodes(t->nodes);
+	kfree(t);
 }
 
 static int fill(struct entrant *e)
@@ -1364,7 +1489,7 @@ static void measure_finds(const struct field *f, unsigned long n)
 
 	if (!wanted("hit") && !wanted("dep") && !wanted("miss") &&
 	    !wanted("mixed") && !wanted("many1") && !wanted("many8") &&
-	    !wanted("many32") && !wanted("many64"))
+	    !wanted("many32") && !wanted("many64") && !wanted("many256"))
 		return;
 	enter(r, f->typed, n, n);
 	enter(r, f->typed, n, n + n / 5);
@@ -1377,6 +1502,7 @@ static void measure_finds(const struct field *f, unsigned long n)
 	enter(r, f->rht, n, 0);
 	enter(r, f->hlist, n, n);
 	enter(r, f->xarray, n, 0);
+	enter(r, f->empty, n, 0);
 	if (!r->ret)
 		enter(r, f->raw, n, bytes_of(&r->e[1]));
 	if (!r->ret) {
@@ -1391,7 +1517,25 @@ static void measure_finds(const struct field *f, unsigned long n)
 			measure(r->e, r->n, "many64", MANY, ops, 64);
 		}
 		measure(r->e, r->n, "many32", MANY, ops, 32);
+		measure(r->e, r->n, "many256", MANY, ops, 256);
 	}
+	dismiss(r);
+}
+
+/* Every pair of a table: one by one, or under one rcu_read_lock() (chm_typed). */
+static void measure_walks(const struct field *f, unsigned long n)
+{
+	struct roster *r = &roster;
+
+	if (!wanted("iterate"))
+		return;
+	enter(r, f->chm, n, 0);
+	enter_again(r, f->typed, 0);
+	enter(r, f->rht, n, 0);
+	enter(r, f->hlist, n, n);
+	enter(r, f->xarray, n, 0);
+	if (!r->ret)
+		measure(r->e, r->n, "iterate", WALK, n, 1);
 	dismiss(r);
 }
 
@@ -1421,11 +1565,11 @@ static void measure_updates(const struct field *f, unsigned long n)
 	dismiss(r);
 }
 
-/* One round of a table's life: filled from empty, visited, destroyed. */
+/* One round of a table's life: filled from empty, destroyed. */
 static int live(struct entrant *e, const struct instance *in, unsigned long n,
 		unsigned long room, u32 round)
 {
-	u64 start, filled, visited, closing;
+	u64 start, filled, closing;
 	struct entrant now;
 	int ret;
 
@@ -1434,18 +1578,15 @@ static int live(struct entrant *e, const struct instance *in, unsigned long n,
 	if (!ret)
 		ret = fill(&now);
 	filled = ktime_get_ns();
-	if (!ret)
-		in->loops[WALK](&now.job);
-	visited = ktime_get_ns();
 	e->in = in;
 	e->entries = n;
 	e->bytes = ret ? 0 : bytes_per_entry(&now);
 	e->job.errors += now.job.errors;
+	e->job.refused += now.job.refused;
 	closing = ktime_get_ns();
 	close_table(&now);
 	e->samples[DESTROYED][round] =
 		div64_ul((ktime_get_ns() - closing) * 100, n);
-	e->samples[VISITED][round] = div64_ul((visited - filled) * 100, n);
 	e->samples[FILLED][round] = div64_ul((filled - start) * 100, n);
 	return ret;
 }
@@ -1456,8 +1597,6 @@ static void report_lives(const struct entrant *e, u32 n, const char *insert)
 
 	for (i = 0; i < n; i++)
 		report_entrant(&e[i], insert, FILLED);
-	for (i = 0; full && i < n; i++)
-		report_entrant(&e[i], "iterate", VISITED);
 	for (i = 0; full && i < n; i++)
 		report_entrant(&e[i], "destroy", DESTROYED);
 }
@@ -1501,7 +1640,7 @@ static u64 memcpy_ns(void *to, const void *from, size_t bytes)
 	for (at = 0; at < bytes; at += k) {
 		k = min_t(size_t, bytes - at, SZ_1M);
 		memcpy(to + at, from + at, k);
-		cond_resched();
+		give_way();
 	}
 	return ktime_get_ns() - start;
 }
@@ -1632,7 +1771,7 @@ static void measure_cycle(const struct instance *in, unsigned long n)
 	close_table(&e);
 }
 
-/* Bytes of a table with @n pairs: of each of them, or of all. */
+/* Bytes of a table with @n pairs: of each of them, or of all and the struct. */
 static void measure_bytes(const struct instance *in, const char *op,
 			  unsigned long n, bool each)
 {
@@ -1642,7 +1781,7 @@ static void measure_bytes(const struct instance *in, const char *op,
 		failures++;
 	else
 		report_bytes(&e, op, each ? bytes_per_entry(&e) :
-					    bytes_of(&e) * 100);
+			     (in->c->size + bytes_of(&e)) * 100);
 	close_table(&e);
 }
 
@@ -1657,6 +1796,7 @@ static void measure_memory(const struct field *f)
 	measure_bytes(f->rht, "empty", 0, false);
 	measure_bytes(f->chm, "ten", 10, false);
 	measure_bytes(f->rht, "ten", 10, false);
+	measure_bytes(f->hlist, "ten", 10, false);
 }
 
 /* === Module ============================================================== */
@@ -1685,8 +1825,10 @@ static void measure_size(const struct field *f, unsigned long n)
 	pr_info("# %u-byte pairs, %lu entries\n", pair_size(f->chm->s), n);
 	if (n >= 1024)
 		measure_finds(f, n);
-	if (full || n == SZ_1M)
+	if (full || n == SZ_1M) {
+		measure_walks(f, n);
 		measure_inserts(f, n);
+	}
 	if (full || n <= 1024 || n == SZ_64K || n == SZ_1M)
 		measure_updates(f, n);
 	if (full || n == SZ_4M)
@@ -1709,16 +1851,26 @@ static void measure_field(const struct field *f)
 	measure_memory(f);
 }
 
-static int __init chm_bench_init(void)
+static void measure_all(void)
 {
 	u32 i;
+
+	for (i = 0; i < (full ? ARRAY_SIZE(fields) : 1); i++)
+		measure_field(&fields[i]);
+}
+
+static int __init chm_bench_init(void)
+{
+	static struct cpumask everywhere;
 
 	full = strcmp(run, "quick");
 	if (!rounds)
 		rounds = full ? 7 : 5;
 	rounds = min(rounds, MAX_ROUNDS);
-	for (i = 0; i < (full ? ARRAY_SIZE(fields) : 1); i++)
-		measure_field(&fields[i]);
+	cpumask_copy(&everywhere, current->cpus_ptr);
+	set_cpus_allowed_ptr(current, cpumask_of(cpumask_first(cpu_online_mask)));
+	measure_all();
+	set_cpus_allowed_ptr(current, &everywhere);
 	pr_info("# %s, %lu results, %lu failures\n",
 		failures ? "FAILED" : "done", results, failures);
 	if (failures)
