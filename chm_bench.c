@@ -14,8 +14,11 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/completion.h>
 #include <linux/cpumask.h>
+#include <linux/delay.h>
 #include <linux/init.h>
+#include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/mm.h>
@@ -26,6 +29,7 @@
 #include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/spinlock.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include "chm.h"
@@ -172,6 +176,7 @@ struct table {
 	unsigned long		entries;
 	unsigned long		room;		/* pairs to make room for; bytes of raw */
 	struct kmem_cache	*nodes;		/* of those who have some */
+	u64			published ____cacheline_aligned; /* numbers */
 };
 
 struct contender {
@@ -813,6 +818,78 @@ static const struct contender empty = {
 	.insert		= bench_empty_insert,
 };
 
+/* === Latencies =========================================================== */
+
+/* The time stamp counter where there is one, else nanoseconds. */
+static __always_inline u64 ticks(void)
+{
+#ifdef CONFIG_X86_64
+	u32 low, high;
+
+	/* What comes before is done, and what comes after has not begun. */
+	asm volatile("lfence; rdtsc; lfence" : "=a" (low), "=d" (high) :: "memory");
+	return (u64)high << 32 | low;
+#else
+	return ktime_get_ns();
+#endif
+}
+
+/* ns per tick, << 20 */
+static u64 tick_length;
+
+static void measure_ticks(void)
+{
+	u64 start = ktime_get_ns(), first = ticks(), ns;
+
+	do {
+		ns = ktime_get_ns() - start;
+	} while (ns < 20 * NSEC_PER_MSEC);
+	tick_length = div64_u64(ns << 20, max(ticks() - first, 1ULL));
+}
+
+/* Log-linear: 2^FINE buckets for each power of two, so 3 % apart. */
+#define FINE		5
+#define NR_BUCKETS	((64 - FINE + 1) << FINE)
+
+struct histogram {
+	u64	count;
+	u64	max;
+	u32	buckets[NR_BUCKETS];
+};
+
+static __always_inline u32 bucket_of(u64 t)
+{
+	u32 shift = t >> FINE ? fls64(t) - FINE - 1 : 0;
+
+	return (shift << FINE) + (t >> shift);
+}
+
+/* The most that a bucket has. */
+static u64 bucket_end(u32 i)
+{
+	u32 shift = i >> FINE ? (i >> FINE) - 1 : 0;
+
+	return ((u64)(i - (shift << FINE) + 1) << shift) - 1;
+}
+
+static __always_inline void note(struct histogram *h, u64 t)
+{
+	h->count++;
+	h->max = max(h->max, t);
+	h->buckets[bucket_of(t)]++;
+}
+
+/* What @part of 10,000 do not exceed, in ticks. */
+static u64 quantile(const struct histogram *h, u32 part)
+{
+	u64 left = div_u64(h->count * part + 9999, 10000);
+	u32 i;
+
+	for (i = 0; i < NR_BUCKETS && left > h->buckets[i]; i++)
+		left -= h->buckets[i];
+	return min(bucket_end(i), h->max);
+}
+
 /* === Loops =============================================================== */
 
 /* One measurement of one contender: @ops operations on @t. */
@@ -825,6 +902,7 @@ struct job {
 	u32		batch;
 	u64		errors;	/* operations that went wrong */
 	u64		refused; /* insertions that had to be tried again */
+	struct histogram *h;	/* of loops that note how long each call takes */
 };
 
 static __always_inline u64 find_number(const struct contender *c,
@@ -1041,6 +1119,47 @@ static __always_inline void loop_replace(const struct contender *c,
 	}
 }
 
+/* Inserts numbers in order, and tells those who look how far it has come. */
+static __always_inline void loop_insert_noted(const struct contender *c,
+					      struct job *j,
+					      const struct shape *s)
+{
+	u64 i;
+
+	for (i = 0; i < j->ops; i++) {
+		u64 start = ticks();
+
+		if (insert_surely(c, j, j->first++, s))
+			j->errors++;
+		note(j->h, ticks() - start);
+		/* Pairs with loop_find_noted(). */
+		smp_store_release(&j->t->published, j->first);
+	}
+	give_way();
+}
+
+/* Looks for numbers that were inserted. */
+static __always_inline void loop_find_noted(const struct contender *c,
+					    struct job *j,
+					    const struct shape *s)
+{
+	/* Pairs with loop_insert_noted(). */
+	u64 n = smp_load_acquire(&j->t->published);
+	u64 i;
+
+	for (i = 0; n && i < j->ops; i++) {
+		u64 number, found, start;
+
+		j->seed = next_random(j->seed);
+		number = below(j->seed, n);
+		start = ticks();
+		found = find_number(c, j, number, s);
+		note(j->h, ticks() - start);
+		j->errors += !c->blind && found != number;
+	}
+	give_way();
+}
+
 static __always_inline void loop_walk(const struct contender *c,
 				      struct job *j, const struct shape *s)
 {
@@ -1052,7 +1171,10 @@ static __always_inline void loop_walk(const struct contender *c,
 
 typedef void (*loop_fn)(struct job *j);
 
-enum loop { HIT, DEP, MISS, MIXED, MANY, INSERT, CHURN, REPLACE, WALK, NR_OPS };
+enum loop {
+	HIT, DEP, MISS, MIXED, MANY, INSERT, CHURN, REPLACE, WALK,
+	FIND_NOTED, INSERT_NOTED, NR_OPS
+};
 
 /* A contender for one size of pairs: what was inlined, to be called. */
 struct instance {
@@ -1077,6 +1199,8 @@ DEFINE_LOOP(loop_insert, c_, s_)					\
 DEFINE_LOOP(loop_churn, c_, s_)						\
 DEFINE_LOOP(loop_replace, c_, s_)					\
 DEFINE_LOOP(loop_walk, c_, s_)						\
+DEFINE_LOOP(loop_find_noted, c_, s_)					\
+DEFINE_LOOP(loop_insert_noted, c_, s_)					\
 									\
 static const struct instance c_##_##s_ = {				\
 	.c = &c_,							\
@@ -1091,6 +1215,8 @@ static const struct instance c_##_##s_ = {				\
 		[CHURN]		= loop_churn_##c_##_##s_,		\
 		[REPLACE]	= loop_replace_##c_##_##s_,		\
 		[WALK]		= loop_walk_##c_##_##s_,		\
+		[FIND_NOTED]	= loop_find_noted_##c_##_##s_,		\
+		[INSERT_NOTED]	= loop_insert_noted_##c_##_##s_,	\
 	},								\
 }
 
@@ -1179,7 +1305,9 @@ static const struct field fields[] = {
 /* === Results ============================================================= */
 
 /* What one measurement may yield: most have but the first. */
-enum series { FIRST, FILLED = FIRST, DESTROYED, NR_SERIES };
+#define NR_SERIES	20
+
+enum { FIRST };
 
 /* One contender in one measurement. */
 struct entrant {
@@ -1190,6 +1318,7 @@ struct entrant {
 	u32			load;		/* percent of the slots; 0: none */
 	u64			bytes;		/* per entry, times 100 */
 	struct job		job;
+	struct job		other;		/* of another CPU, beside that */
 	/* ns per operation, times 100 */
 	u64			samples[NR_SERIES][MAX_ROUNDS];
 };
@@ -1270,7 +1399,7 @@ static u64 bytes_per_entry(const struct entrant *e)
 }
 
 static void report_entrant(const struct entrant *e, const char *name,
-			   enum series which)
+			   u32 which)
 {
 	struct result r = {
 		.op		= name,
@@ -1279,15 +1408,29 @@ static void report_entrant(const struct entrant *e, const char *name,
 		.s		= e->in->s,
 		.load		= e->load,
 		.bytes		= e->bytes,
-		.refused	= e->job.refused,
+		.refused	= e->job.refused + e->other.refused,
 	};
+	u64 errors = e->job.errors + e->other.errors;
 
 	report(&r, e->samples[which], rounds);
-	if (!e->job.errors)
+	if (!errors)
 		return;
 	pr_err("%s of %s: %llu operations went wrong\n", name, r.contender,
-	       e->job.errors);
+	       errors);
 	failures++;
+}
+
+static void report_bytes(const struct entrant *e, const char *op, u64 bytes)
+{
+	struct result r = {
+		.op		= op,
+		.contender	= e->in->c->name,
+		.entries	= e->entries,
+		.s		= e->in->s,
+		.bytes		= bytes,
+	};
+
+	report(&r, NULL, 0);
 }
 
 /* === Measurements ======================================================== */
@@ -1566,11 +1709,13 @@ static void measure_updates(const struct field *f, unsigned long n)
 }
 
 /* One round of a table's life: filled from empty, destroyed. */
+enum { FILLED = FIRST, DESTROYED };
+
 static int live(struct entrant *e, const struct instance *in, unsigned long n,
 		unsigned long room, u32 round)
 {
 	u64 start, filled, closing;
-	struct entrant now;
+	static struct entrant now;
 	int ret;
 
 	ret = open_table(&now, in, n, room);
@@ -1695,20 +1840,628 @@ static void measure_migration(const struct field *f, unsigned long n)
 	dismiss(r);
 }
 
-/* === Memory ============================================================== */
+/* === Two CPUs ============================================================ */
 
-static void report_bytes(const struct entrant *e, const char *op, u64 bytes)
+/* One of several that work at a time, each on a CPU of its own. */
+struct worker {
+	struct crew		*crew;
+	struct task_struct	*task;
+	loop_fn			loop;
+	struct job		*job;
+	u64			limit;		/* operations; 0: until it is stopped */
+	u64			done;
+	u64			ns;		/* that they took */
+};
+
+struct crew {
+	struct worker		w[2];
+	u32			n;
+	bool			go;
+	bool			stop;
+	struct completion	finished;	/* one that has a limit */
+};
+
+static int work(void *arg)
 {
-	struct result r = {
-		.op		= op,
-		.contender	= e->in->c->name,
-		.entries	= e->entries,
-		.s		= e->in->s,
-		.bytes		= bytes,
-	};
+	struct worker *w = arg;
+	u64 start;
 
-	report(&r, NULL, 0);
+	/* Pairs with crew_run(). */
+	while (!smp_load_acquire(&w->crew->go))
+		give_way();
+	start = ktime_get_ns();
+	while (w->limit ? w->done < w->limit : !READ_ONCE(w->crew->stop)) {
+		w->job->ops = w->limit ? min(w->limit - w->done, STRETCH) : STRETCH;
+		w->loop(w->job);
+		w->done += w->job->ops;
+	}
+	w->ns = ktime_get_ns() - start;
+	if (w->limit)
+		complete(&w->crew->finished);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+	return 0;
 }
+
+static void crew_init(struct crew *crew)
+{
+	memset(crew, 0, sizeof(*crew));
+	init_completion(&crew->finished);
+}
+
+static void crew_add(struct crew *crew, loop_fn loop, struct job *job, u64 limit)
+{
+	struct worker *w = &crew->w[crew->n++];
+
+	*w = (struct worker) {
+		.crew = crew, .loop = loop, .job = job, .limit = limit,
+	};
+}
+
+static int crew_create(struct crew *crew, u32 cpu)
+{
+	u32 i;
+
+	for (i = 0; i < crew->n; i++, cpu++) {
+		struct worker *w = &crew->w[i];
+		struct task_struct *task;
+
+		task = kthread_create(work, w, "chm_bench/%u", i);
+		if (IS_ERR(task))
+			return PTR_ERR(task);
+		kthread_bind(task, cpumask_nth(cpu % num_online_cpus(),
+					       cpu_online_mask));
+		w->task = task;
+		wake_up_process(task);
+	}
+	return 0;
+}
+
+/* For @ms, or 0: until all have come to their limits.  The first is on @cpu. */
+static int crew_run(struct crew *crew, u32 cpu, u32 ms)
+{
+	int ret = crew_create(crew, cpu);
+	u32 i;
+
+	/* Pairs with work(). */
+	smp_store_release(&crew->go, true);
+	if (ms)
+		msleep(ms);
+	for (i = 0; i < crew->n; i++) {
+		if (crew->w[i].task && crew->w[i].limit)
+			wait_for_completion(&crew->finished);
+	}
+	WRITE_ONCE(crew->stop, true);
+	for (i = 0; i < crew->n; i++) {
+		if (crew->w[i].task)
+			kthread_stop(crew->w[i].task);
+	}
+	return ret;
+}
+
+/* ns per operation of one, times 100 */
+static u64 pace(const struct worker *w)
+{
+	return div64_u64(w->ns * 100, max(w->done, 1ULL));
+}
+
+/* How long the measurements of a round take, and the CPU that has nothing else. */
+#define CREW_MS		100
+#define OTHER_CPU	1
+
+static bool have_two_cpus(void)
+{
+	return num_online_cpus() > 1;
+}
+
+/* Look-ups of one reader, and of two, in ns for each that any of them makes. */
+enum { ONE = FIRST, BOTH };
+
+static int readers_round(struct entrant *e, u32 round)
+{
+	loop_fn loop = e->in->loops[HIT];
+	struct crew crew;
+	u64 a, b;
+	int ret;
+
+	crew_init(&crew);
+	crew_add(&crew, loop, &e->job, 0);
+	ret = crew_run(&crew, OTHER_CPU, CREW_MS);
+	e->samples[ONE][round] = pace(&crew.w[0]);
+	if (ret)
+		return ret;
+	e->other = e->job;
+	e->other.seed = ~e->job.seed;
+	crew_init(&crew);
+	crew_add(&crew, loop, &e->job, 0);
+	crew_add(&crew, loop, &e->other, 0);
+	ret = crew_run(&crew, 0, CREW_MS);
+	a = pace(&crew.w[0]);
+	b = pace(&crew.w[1]);
+	e->samples[BOTH][round] = div64_u64(a * b, max(a + b, 1ULL));
+	return ret;
+}
+
+static void measure_readers(const struct field *f, unsigned long n)
+{
+	struct roster *r = &roster;
+	u32 round, i;
+
+	if (!wanted("readers"))
+		return;
+	enter(r, f->typed, n, 0);
+	enter(r, f->rht, n, 0);
+	enter(r, f->hlist, n, n);
+	enter(r, f->empty, n, 0);
+	for (round = 0; round < rounds; round++) {
+		for (i = 0; i < r->n && !r->ret; i++)
+			r->ret = readers_round(&r->e[i], round);
+	}
+	for (i = 0; i < r->n && !r->ret; i++)
+		report_entrant(&r->e[i], "readers1", ONE);
+	for (i = 0; i < r->n && !r->ret; i++)
+		report_entrant(&r->e[i], "readers2", BOTH);
+	dismiss(r);
+}
+
+/* A reader alone; beside a writer of each kind, and what the writer does then. */
+enum { ALONE = FIRST, BESIDE_CHURN, BESIDE_REPLACE, CHURNS, REPLACES };
+
+static int beside_round(struct entrant *e, enum loop kind, u64 *looks, u64 *writes)
+{
+	struct crew crew;
+	int ret;
+
+	crew_init(&crew);
+	crew_add(&crew, e->in->loops[kind], &e->other, 0);
+	crew_add(&crew, e->in->loops[HIT], &e->job, 0);
+	ret = crew_run(&crew, 0, CREW_MS);
+	*writes = pace(&crew.w[0]);
+	*looks = pace(&crew.w[1]);
+	return ret;
+}
+
+static int beside_rounds(struct entrant *e, u32 round)
+{
+	struct crew crew;
+	int ret;
+
+	crew_init(&crew);
+	crew_add(&crew, e->in->loops[HIT], &e->job, 0);
+	ret = crew_run(&crew, OTHER_CPU, CREW_MS);
+	e->samples[ALONE][round] = pace(&crew.w[0]);
+	ret = ret ?: beside_round(e, CHURN, &e->samples[BESIDE_CHURN][round],
+				  &e->samples[CHURNS][round]);
+	return ret ?: beside_round(e, REPLACE, &e->samples[BESIDE_REPLACE][round],
+				   &e->samples[REPLACES][round]);
+}
+
+/*
+ * The reader looks for the first half of the pairs, which are replaced; the other
+ * half comes and goes.
+ */
+static void measure_beside(const struct field *f, unsigned long n)
+{
+	static const char * const names[] = {
+		[ALONE]		 = "reader_alone",
+		[BESIDE_CHURN]	 = "reader_beside_churn",
+		[BESIDE_REPLACE] = "reader_beside_replace",
+		[CHURNS]	 = "churn_beside_reader",
+		[REPLACES]	 = "replace_beside_reader",
+	};
+	struct roster *r = &roster;
+	u32 round, i, which;
+
+	if (!wanted("beside"))
+		return;
+	enter(r, f->typed, n, 0);
+	enter(r, f->rht, n, 0);
+	enter(r, f->hlist, n, n);
+	for (i = 0; i < r->n; i++) {
+		r->e[i].job.n = n / 2;
+		r->e[i].other = r->e[i].job;
+		r->e[i].other.seed = 2;
+	}
+	for (round = 0; round < rounds; round++) {
+		for (i = 0; i < r->n && !r->ret; i++)
+			r->ret = beside_rounds(&r->e[i], round);
+	}
+	for (which = 0; which < ARRAY_SIZE(names); which++) {
+		for (i = 0; i < r->n && !r->ret; i++)
+			report_entrant(&r->e[i], names[which], which);
+	}
+	dismiss(r);
+}
+
+/* ns per insertion, of two that fill one table. */
+static int pair_round(struct entrant *e, const struct instance *in,
+		      unsigned long n, u32 round)
+{
+	static struct entrant now;
+	struct crew crew;
+	int ret = open_table(&now, in, n, 0);
+
+	if (ret)
+		return ret;
+	now.other = now.job;
+	now.other.first = n / 2;
+	crew_init(&crew);
+	crew_add(&crew, in->loops[INSERT], &now.job, n / 2);
+	crew_add(&crew, in->loops[INSERT], &now.other, n / 2);
+	ret = crew_run(&crew, 0, 0);
+	e->in = in;
+	e->entries = n;
+	e->samples[FIRST][round] =
+		div64_ul(max(crew.w[0].ns, crew.w[1].ns) * 100, n);
+	e->job.errors += now.job.errors + now.other.errors;
+	e->job.refused += now.job.refused + now.other.refused;
+	close_table(&now);
+	return ret;
+}
+
+/*
+ * Insertions that had to be tried again are counted.  This is the place for the
+ * same with GFP_ATOMIC, when writers may be called so.
+ */
+static void measure_pairs(const struct field *f, unsigned long n)
+{
+	const struct instance *in[] = { f->chm, f->rht };
+	struct roster *r = &roster;
+	u32 round, i;
+
+	if (!wanted("insert_both"))
+		return;
+	memset(r, 0, sizeof(*r));
+	for (round = 0; round < rounds; round++) {
+		for (i = 0; i < ARRAY_SIZE(in) && !r->ret; i++)
+			r->ret = pair_round(&r->e[i], in[i], n, round);
+	}
+	for (i = 0; i < ARRAY_SIZE(in) && !r->ret; i++)
+		report_entrant(&r->e[i], "insert_both", FIRST);
+	dismiss(r);
+}
+
+/* --- Latencies --- */
+
+static const struct {
+	const char *name;
+	u32 part;		/* of 10,000 */
+} quantiles[] = {
+	{ "p50", 5000 }, { "p99", 9900 }, { "p99.9", 9990 }, { "p99.99", 9999 },
+	{ "max", 10000 },
+};
+
+/* What is noted of a table that grows: NR_QUANTILES series of each. */
+#define NR_QUANTILES	ARRAY_SIZE(quantiles)
+
+enum {
+	INSERT_ALONE,		/* the other CPU has nothing to do */
+	INSERT_BESIDE,		/* a reader is there */
+	FIND_GROWING,		/* what that reader sees */
+	FIND_IDLE,		/* in the table when it has grown */
+};
+
+static const char * const latencies[] = {
+	[INSERT_ALONE]	= "insert_alone",
+	[INSERT_BESIDE]	= "insert_beside_reader",
+	[FIND_GROWING]	= "find_growing",
+	[FIND_IDLE]	= "find_idle",
+};
+
+static void take_quantiles(struct entrant *e, u32 which, const struct histogram *h,
+			   u32 round)
+{
+	u32 i;
+
+	for (i = 0; i < NR_QUANTILES; i++)
+		e->samples[which * NR_QUANTILES + i][round] =
+			(quantile(h, quantiles[i].part) * tick_length * 100) >> 20;
+}
+
+/* Look for what is in a table that has come to rest. */
+static int rest_noted(struct entrant *e, struct entrant *now, u32 round,
+		      struct histogram *h)
+{
+	struct crew crew;
+	int ret;
+
+	bytes_of(now);		/* A growth comes to its end. */
+	memset(h, 0, sizeof(*h));
+	now->other.h = h;
+	crew_init(&crew);
+	crew_add(&crew, e->in->loops[FIND_NOTED], &now->other, 0);
+	ret = crew_run(&crew, OTHER_CPU, 2 * CREW_MS);
+	take_quantiles(e, FIND_IDLE, h, round);
+	return ret;
+}
+
+/* Grow a table once, with a reader beside or without; then look for its pairs. */
+static int grow_noted(struct entrant *e, struct entrant *now, u32 round,
+		      bool beside, struct histogram *h)
+{
+	struct crew crew;
+	int ret;
+
+	memset(h, 0, 2 * sizeof(*h));
+	now->job.h = &h[0];
+	now->other = now->job;
+	now->other.h = &h[1];
+	crew_init(&crew);
+	crew_add(&crew, e->in->loops[INSERT_NOTED], &now->job, e->entries);
+	if (beside)
+		crew_add(&crew, e->in->loops[FIND_NOTED], &now->other, 0);
+	ret = crew_run(&crew, 0, 0);
+	take_quantiles(e, beside ? INSERT_BESIDE : INSERT_ALONE, &h[0], round);
+	if (!beside || ret)
+		return ret;
+	take_quantiles(e, FIND_GROWING, &h[1], round);
+	return rest_noted(e, now, round, h);
+}
+
+static int latency_round(struct entrant *e, u32 round, bool beside,
+			 struct histogram *h)
+{
+	static struct entrant now;
+	int ret = open_table(&now, e->in, 0, 0);
+
+	ret = ret ?: grow_noted(e, &now, round, beside, h);
+	e->job.errors += now.job.errors + now.other.errors;
+	e->job.refused += now.job.refused;
+	close_table(&now);
+	return ret;
+}
+
+static void report_latencies(const struct entrant *e, u32 n)
+{
+	u32 which, i, k;
+	char name[32];
+
+	for (which = 0; which < ARRAY_SIZE(latencies); which++) {
+		/* Alone is all that there is on one CPU. */
+		if (which && !have_two_cpus())
+			break;
+		for (k = 0; k < NR_QUANTILES; k++) {
+			scnprintf(name, sizeof(name), "%s.%s", latencies[which],
+				  quantiles[k].name);
+			for (i = 0; i < n; i++)
+				report_entrant(&e[i], name,
+					       which * NR_QUANTILES + k);
+		}
+	}
+}
+
+/* How long each insertion, and each look-up meanwhile, takes at most. */
+static void measure_latencies(const struct field *f, unsigned long n)
+{
+	const struct instance *in[] = { f->typed, f->rht, f->empty };
+	struct histogram *h;
+	struct roster *r = &roster;
+	u32 round, i;
+
+	BUILD_BUG_ON(ARRAY_SIZE(latencies) * NR_QUANTILES > NR_SERIES);
+	if (!wanted("latency"))
+		return;
+	memset(r, 0, sizeof(*r));
+	h = kvzalloc_objs(*h, 2, GFP_KERNEL);
+	r->ret = h ? 0 : -ENOMEM;
+	for (round = 0; round < rounds; round++) {
+		for (i = 0; i < ARRAY_SIZE(in) && !r->ret; i++) {
+			r->e[i].in = in[i];
+			r->e[i].entries = n;
+			r->ret = latency_round(&r->e[i], round, false, h);
+			if (!r->ret && have_two_cpus())
+				r->ret = latency_round(&r->e[i], round, true, h);
+		}
+	}
+	if (!r->ret)
+		report_latencies(r->e, ARRAY_SIZE(in));
+	kvfree(h);
+	dismiss(r);
+}
+
+/* === Small tables ======================================================== */
+
+#define SMALL_PAIRS	5
+
+/* Many tables of a few pairs each. */
+struct crowd {
+	const struct instance	*in;
+	struct table		*tables;
+	u32			n;
+	u32			open;		/* of these, the last so many */
+	struct kmem_cache	*nodes;
+	struct job		job;
+};
+
+/* What one of many at a time destroys of it. */
+#define CROWD_PARTS	512U
+#define CROWD_MS	500
+
+struct crowd_part {
+	struct work_struct	work;
+	struct crowd		*c;
+	u32			from;
+	u32			to;
+};
+
+enum { CREATED = FIRST, PEOPLED, REMOVED, TAKEN };
+
+/* Of a series */
+static u64 median(const u64 *samples)
+{
+	u64 sorted[MAX_ROUNDS];
+
+	memcpy(sorted, samples, rounds * sizeof(*samples));
+	sort(sorted, rounds, sizeof(*sorted), compare_samples, NULL);
+	return sorted[rounds / 2];
+}
+
+static unsigned long free_bytes(void)
+{
+	struct sysinfo i;
+
+	si_meminfo(&i);
+	return i.freeram * i.mem_unit;
+}
+
+static int crowd_create(struct crowd *c, unsigned long room)
+{
+	u32 i;
+	int ret;
+
+	for (i = 0; i < c->n; i++) {
+		struct table *t = &c->tables[i];
+
+		t->room = room;
+		t->entries = SMALL_PAIRS;
+		t->nodes = c->nodes;
+		ret = init_table(t, c->in);
+		if (ret)
+			return ret;
+		c->open++;
+		if (!(i % STRETCH))
+			give_way();
+	}
+	return 0;
+}
+
+static int crowd_people(struct crowd *c)
+{
+	u32 i;
+
+	c->job = (struct job) { .n = SMALL_PAIRS, .ops = SMALL_PAIRS };
+	for (i = 0; i < c->n; i++) {
+		c->job.t = &c->tables[i];
+		c->job.first = 0;
+		c->in->loops[INSERT](&c->job);
+	}
+	return c->job.errors ? -EIO : 0;
+}
+
+/* As many as can be destroyed within CROWD_MS.  Return: ns for each, times 100. */
+static u64 crowd_remove(struct crowd *c)
+{
+	u64 start = ktime_get_ns(), ns = 0;
+	u32 n = c->open;
+
+	while (c->open && ns < CROWD_MS * NSEC_PER_MSEC) {
+		c->in->c->exit(&c->tables[--c->open], c->in->s);
+		ns = ktime_get_ns() - start;
+		if (!(c->open % 64))
+			give_way();
+	}
+	return div_u64(ns * 100, max(n - c->open, 1U));
+}
+
+static void crowd_part_work(struct work_struct *work)
+{
+	struct crowd_part *p = container_of(work, struct crowd_part, work);
+
+	for (; p->from < p->to; p->from++)
+		p->c->in->c->exit(&p->c->tables[p->from], p->c->in->s);
+}
+
+/* Those that are left: each may wait for a grace period, but all for the same. */
+static void crowd_dismiss(struct crowd *c)
+{
+	struct crowd_part *parts = kvzalloc_objs(*parts, CROWD_PARTS, GFP_KERNEL);
+	struct workqueue_struct *wq = alloc_workqueue("chm_bench", WQ_UNBOUND,
+						      CROWD_PARTS);
+	u32 each = c->open / CROWD_PARTS + 1, i;
+
+	for (i = 0; wq && parts && i < CROWD_PARTS; i++) {
+		parts[i].c = c;
+		parts[i].from = min(i * each, c->open);
+		parts[i].to = min((i + 1) * each, c->open);
+		INIT_WORK(&parts[i].work, crowd_part_work);
+		queue_work(wq, &parts[i].work);
+	}
+	if (wq)
+		destroy_workqueue(wq);
+	if (wq && parts)
+		c->open = 0;
+	while (c->open)
+		c->in->c->exit(&c->tables[--c->open], c->in->s);
+	kvfree(parts);
+}
+
+/* Create, fill and destroy all. */
+static int crowd_round(struct entrant *e, struct crowd *c, unsigned long room,
+		       u32 round)
+{
+	u64 start, before, after;
+	int ret;
+
+	/* What others have left is no memory of these. */
+	rcu_barrier();
+	before = free_bytes();
+	start = ktime_get_ns();
+	ret = crowd_create(c, room);
+	e->samples[CREATED][round] =
+		div_u64((ktime_get_ns() - start) * 100, c->n);
+	start = ktime_get_ns();
+	ret = ret ?: crowd_people(c);
+	e->samples[PEOPLED][round] =
+		div_u64((ktime_get_ns() - start) * 100, c->n);
+	after = min(free_bytes(), before);
+	e->samples[TAKEN][round] = div_u64((before - after) * 100, c->n) +
+				   c->in->c->size * 100;
+	e->samples[REMOVED][round] = crowd_remove(c);
+	crowd_dismiss(c);
+	return ret;
+}
+
+static int small_round(struct entrant *e, const struct instance *in, u32 n,
+		       unsigned long room, u32 round)
+{
+	struct crowd c = { .in = in, .n = n };
+	int ret = -ENOMEM;
+
+	c.tables = kvzalloc_objs(*c.tables, n, GFP_KERNEL);
+	c.nodes = create_nodes(in);
+	if (c.tables)
+		ret = crowd_round(e, &c, room, round);
+	destroy_nodes(c.nodes);
+	kvfree(c.tables);
+	e->job.errors += c.job.errors;
+	e->job.refused += c.job.refused;
+	return ret;
+}
+
+/* By name: with room for its pairs from the start, which a user has to ask for. */
+static void measure_small(const struct field *f)
+{
+	static struct contender hinted;
+	struct instance rht_hinted = *f->rht;
+	const struct instance *in[] = { f->chm, f->rht, &rht_hinted, f->xarray };
+	struct roster *r = &roster;
+	u32 n = full ? 100000 : 20000;
+	u32 round, i;
+
+	if (!wanted("small"))
+		return;
+	hinted = *f->rht->c;
+	hinted.name = "rhashtable_hinted";
+	rht_hinted.c = &hinted;
+	memset(r, 0, sizeof(*r));
+	for (round = 0; round < rounds; round++) {
+		for (i = 0; i < ARRAY_SIZE(in) && in[i] && !r->ret; i++) {
+			r->e[i].in = in[i];
+			r->e[i].entries = n;
+			r->ret = small_round(&r->e[i], in[i], n,
+					     i == 2 ? SMALL_PAIRS : 0, round);
+		}
+	}
+	for (i = 0; i < ARRAY_SIZE(in) && in[i] && !r->ret; i++) {
+		report_entrant(&r->e[i], "small_create", CREATED);
+		report_entrant(&r->e[i], "small_fill", PEOPLED);
+		report_entrant(&r->e[i], "small_destroy", REMOVED);
+		report_bytes(&r->e[i], "small", median(r->e[i].samples[TAKEN]));
+	}
+	dismiss(r);
+}
+
+/* === Memory ============================================================== */
 
 /* Bytes per entry, times 100, from one growth to the next. */
 struct cycle {
@@ -1755,7 +2508,7 @@ static void run_cycle(struct entrant *e, unsigned long n, struct cycle *c)
 
 static void measure_cycle(const struct instance *in, unsigned long n)
 {
-	struct entrant e;
+	static struct entrant e;
 	struct cycle c;
 
 	if (open_table(&e, in, 0, 0)) {
@@ -1775,7 +2528,7 @@ static void measure_cycle(const struct instance *in, unsigned long n)
 static void measure_bytes(const struct instance *in, const char *op,
 			  unsigned long n, bool each)
 {
-	struct entrant e;
+	static struct entrant e;
 
 	if (open_table(&e, in, n, 0) || fill(&e))
 		failures++;
@@ -1815,6 +2568,13 @@ static bool fits(const struct field *f, unsigned long n)
 	return (n * each) >> PAGE_SHIFT < (u64)si_mem_available();
 }
 
+/* Whether a table of any contender fits, beside the one that it replaces. */
+static bool fits_alone(const struct field *f, unsigned long n)
+{
+	return (n * (6 * pair_size(f->chm->s) + 80ULL)) >> PAGE_SHIFT <
+	       (u64)si_mem_available();
+}
+
 static void measure_size(const struct field *f, unsigned long n)
 {
 	if (!fits(f, n)) {
@@ -1835,6 +2595,31 @@ static void measure_size(const struct field *f, unsigned long n)
 		measure_migration(f, n);
 }
 
+/* Where there are two CPUs, and how long the slowest calls take. */
+static void measure_smp(const struct field *f)
+{
+	static const u8 few[] = { 16, 20 };
+	static const u8 all[] = { 10, 16, 20, 22 };
+	u32 n = full ? ARRAY_SIZE(all) : ARRAY_SIZE(few);
+	u32 i;
+
+	for (i = 0; have_two_cpus() && i < n; i++) {
+		unsigned long size = 1UL << (full ? all : few)[i];
+
+		pr_info("# two CPUs, %lu entries\n", size);
+		measure_readers(f, size);
+		measure_beside(f, size);
+	}
+	if (have_two_cpus())
+		measure_pairs(f, SZ_1M);
+	pr_info("# latencies\n");
+	measure_latencies(f, 1000000);
+	if (full && fits_alone(f, 10000000))
+		measure_latencies(f, 10000000);
+	pr_info("# small tables\n");
+	measure_small(f);
+}
+
 static void measure_field(const struct field *f)
 {
 	static const u8 few[] = { 6, 10, 16, 20, 22 };
@@ -1851,12 +2636,39 @@ static void measure_field(const struct field *f)
 	measure_memory(f);
 }
 
+/*
+ * In User Mode Linux the host provides a page when it is touched for the first
+ * time, which would be added to what comes first.
+ */
+static void touch_memory(void)
+{
+	unsigned int order = ilog2(SZ_1M >> PAGE_SHIFT);
+	unsigned long spare = totalram_pages() / 8;
+	struct page *page, *next;
+	LIST_HEAD(pages);
+
+	while (IS_ENABLED(CONFIG_UML) && si_mem_available() > (long)spare) {
+		page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN |
+				   __GFP_ZERO, order);
+		if (!page)
+			break;
+		list_add(&page->lru, &pages);
+	}
+	list_for_each_entry_safe(page, next, &pages, lru)
+		__free_pages(page, order);
+}
+
 static void measure_all(void)
 {
 	u32 i;
 
+	pr_info("# %u CPUs\n", num_online_cpus());
+	touch_memory();
+	measure_ticks();
 	for (i = 0; i < (full ? ARRAY_SIZE(fields) : 1); i++)
 		measure_field(&fields[i]);
+	if (!pair && !entries)
+		measure_smp(&fields[0]);
 }
 
 static int __init chm_bench_init(void)
