@@ -108,7 +108,9 @@ suite_lists() {
 	mkdir -p "$dir"/{lists,archives}/partial "$dir/none"
 	exec 8>"$dir/lock"
 	flock 8
-	suite_conf "$dir" >"$dir/conf"
+	# At once: others may be reading it.
+	suite_conf "$dir" >"$dir/conf.new"
+	mv "$dir/conf.new" "$dir/conf"
 	if [ "${2-}" = -f ] || [ -z "$(find "$dir/fetched" -mtime -1 2>/dev/null)" ]; then
 		say "apt-get update for $1"
 		suite_sources "$1" >"$dir/sources"
