@@ -1009,7 +1009,7 @@ static bool race_enough(const struct race *r)
 	u32 must = r->spec->must;
 
 	return !t.idle && (!t.lookups || t.hits > 200) &&
-	       race_has_done(r, r->due / 10) &&
+	       race_has_done(r, r->due / 100) &&
 	       (!(must & RACE_GROWS) || s->grows > 1) &&
 	       (!(must & RACE_SHRINKS) || s->shrinks) &&
 	       (!(must & RACE_MIGRATES) ||
@@ -1676,7 +1676,7 @@ static void chm_replace_races_word_in_bulk(struct kunit *test)
 static void chm_remove_races_in_bulk(struct kunit *test)
 {
 	static const struct race_spec spec = {
-		.keys = 24, .steady = 10, .homes = 2, .words = 4, .share = 10,
+		.keys = 24, .steady = 10, .homes = 2, .words = 4, .share = 1,
 		.must = RACE_DISPLACES,
 		.roles = {
 			{ race_step_reuse, 0 },

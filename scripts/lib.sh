@@ -205,21 +205,28 @@ build_modules() {
 	done
 }
 
-# build_unit plain|debug|kcsan KDIR SRC OUT: where time matters less, chm looks for
-# pairs that readers write to, as well.
+# build_unit KIND KDIR SRC OUT: where time matters less, chm looks for pairs that
+# readers write to, as well.
 build_unit() {
-	local kind=$1 debug=y
+	local kind=$1 options=(CONFIG_CHM_DEBUG=y)
 
 	shift
-	[ "$kind" != plain ] || debug=
-	build_modules "$@" CONFIG_CHM_DEBUG=$debug
+	case $kind in
+	plain) options=() ;;
+	uml)   options=(ARCH=um) ;;
+	uml-*) options+=(ARCH=um) ;;
+	esac
+	build_modules "$@" "${options[@]}"
 }
 
-# run_unit plain|debug|kcsan KDIR OUT LOG: boot the modules of OUT for scripts/
-# guest/unit.sh; prints and returns the verdict.  The debug kernel is up to 100
-# times slower, KCSAN 10 times, hence the scale (percent) of the tests.
+# run_unit KIND KDIR OUT LOG: boot the modules of OUT for scripts/guest/unit.sh;
+# prints and returns the verdict.  In QEMU, the debug kernel is up to 100 times
+# slower than the plain one, KCSAN 10 times, hence the scale (percent) of the tests.
+# They have their full length natively, where there is time for a volume (millions) of
+# lookups besides.
 run_unit() {
-	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} scale=100 judge=()
+	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} judge=()
+	local scale=100 races=100 volume=0 guest=qemu
 	local checks=256	# all of them
 
 	files=("$out"/chm*.ko "$out"/samples/*/*.ko
@@ -227,14 +234,59 @@ run_unit() {
 	# A table past kvmalloc()'s limit takes a guest of more than 4 GiB.
 	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
 	case $kind in
-	debug) mem=1G scale=10 checks=264 judge=(--debug) ;;
-	kcsan) mem=1G scale=10 checks=265 ;;
+	plain)     scale=25 races=50 ;;
+	debug)     mem=1G scale=10 races=10 checks=264 judge=(--debug) ;;
+	kcsan)     mem=1G scale=10 races=10 checks=265 ;;
+	uml)       mem=3G guest=uml volume=1000 ;;
+	uml-kasan) mem=3G guest=uml scale=20 races=20 volume=20 ;;
 	esac
-	"$root/scripts/qemu" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
-		-l "$log" -m "$mem" -t "${TIMEOUT:-1200}" -a "scale=$scale" \
-		"${files[@]}"
+	"$root/scripts/$guest" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
+		-l "$log" -m "$mem" -t "${TIMEOUT:-1200}" \
+		-a "scale=$scale races=$races volume=$volume" "${files[@]}"
 	"$root/scripts/judge" "${judge[@]}" --min-checks $checks \
 		--min-tests "$(count_cases "$out"/chm_test*.c)" "$log"
+}
+
+# make_initramfs DIR JOB [FILE...]: prints one, which is made in DIR: busybox, with
+# JOB and the files in its /
+make_initramfs() {
+	local dir=$1 job=$2 applet
+
+	shift 2
+	mkdir -p "$dir"/{bin,dev,proc,sys,tmp}
+	cp /bin/busybox "$dir/bin/"
+	for applet in $(busybox --list); do
+		[ "$applet" = busybox ] || ln -s busybox "$dir/bin/$applet"
+	done
+	install -m 755 "$root/scripts/guest/init" "$dir/init"
+	cp "$root/scripts/guest/check.sh" "$dir/"
+	cp "$job" "$dir/job"
+	[ $# = 0 ] || cp "$@" "$dir/"
+	(cd "$dir" && find . | cpio --quiet -o -H newc -R 0:0)
+}
+
+# memory_dir MEM: where the memory of User Mode Linux can be a file of that size.  It
+# executes from that, which containers often forbid in /dev/shm.
+memory_dir() {
+	local kib=$(($(numfmt --from=iec "$1") >> 10)) dir avail type options
+
+	[ "$(free_kib)" -ge $kib ] ||
+		unable "$(($(free_kib) >> 10)) MiB of memory are available, not $1"
+	for dir in /dev/shm "${TMPDIR:-/tmp}"; do
+		read -r avail type < <(df -k --output=avail,fstype "$dir" | tail -n 1)
+		options=,$(findmnt -n -o OPTIONS -T "$dir"),
+		if [ ! -w "$dir" ] || [[ $options == *,noexec,* ]]; then
+			say "$dir is read-only or noexec"
+		elif [ "$avail" -lt $kib ]; then
+			say "$dir has room for $((avail >> 10)) MiB only"
+		else
+			[ "$type" = tmpfs ] || say "warning: $dir is no" \
+				"tmpfs: writing it to disk may disturb"
+			echo "$dir"
+			return
+		fi
+	done
+	unable "UML needs $1 for its memory: make room, or set TMPDIR or MEM"
 }
 
 free_kib() { awk '/^MemAvailable/ { print $2 }' /proc/meminfo; }

@@ -1,12 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Job of the plain, debug and kcsan guests: every test that chm has, but the
-# smoke test.  $scale (percent, from the kernel command line) sizes the long ones.
+# Job of the guests with KUnit: every test that chm has, but the smoke test.  From
+# the kernel command line, $scale (percent) sizes the long ones, $races and $volume
+# those in which readers and writers race.
 
 . ./check.sh
 . /flows.sh
 
 rc=0
+suites='chm_test chm_test_wear chm_test_race chm_test_cell chm_test_sound'
 
 load_unload() {
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -32,12 +34,17 @@ if [ -e chm_flows.ko ]; then
 	check chm_policy sample chm_policy
 	test_flows 100
 fi
-for tests in chm_test chm_test_race chm_test_cell chm_test_sound; do
+for tests in $suites; do
 	# The last one has a race that must be seen: look eight times as often.
 	[ ! -e $kcsan ] || [ $tests != chm_test_sound ] ||
 		echo 500 >/sys/module/kcsan/parameters/skip_watch
-	check load_$tests insmod $tests.ko scale="${scale:-100}"
+	case $tests in
+	chm_test_race) set -- scale="${races:-100}" volume="${volume:-0}" ;;
+	*)             set -- scale="${scale:-100}" ;;
+	esac
+	check load_$tests insmod $tests.ko "$@"
 done
-check unload rmmod chm_test chm_test_race chm_test_cell chm_test_sound chm
+# shellcheck disable=SC2086 # words
+check unload rmmod $suites chm
 [ ! -e $kcsan ] || check kcsan_watchpoints watched
 exit $rc
