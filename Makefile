@@ -39,7 +39,7 @@ help:
 	@echo '  check           - everything: lint, selftest, freeze, smoke tests on'
 	@echo '                    stock Debian kernels, KUnit on others, verify,'
 	@echo '                    bench-quick; one part: ONLY=selftest|lint|freeze|'
-	@echo '                    smoke|debug|plain|kcsan|verify|bench, or ONLY=smoke-6.1'
+	@echo '                    smoke|plain|debug|kcsan|uml|verify|bench, or smoke-6.1'
 	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
 	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  freeze          - does scripts/chm-freeze, which looks for locks and such'
@@ -49,7 +49,7 @@ help:
 	@echo '  mutate          - do the tests see a broken protocol? [MUTATION=name]'
 	@echo '  demo            - a guided tour of the map [KERNEL=6.1|6.12|current]'
 	@echo
-	@echo 'These run on one CPU, at native speed, in a User Mode Linux kernel:'
+	@echo 'These run natively, on two CPUs, in a User Mode Linux kernel [KERNEL=...]:'
 	@echo '  bench           - chm and its rivals, and the performance targets'
 	@echo '  bench-quick     - the same, with fewer sizes'
 	@echo '  bench-plot      - charts of the last run, in Documentation/images'
