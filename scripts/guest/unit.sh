@@ -34,15 +34,15 @@ if [ -e chm_flows.ko ]; then
 	check chm_policy sample chm_policy
 	test_flows 100
 fi
-for tests in $suites; do
+for suite in $suites; do
 	# The last one has a race that must be seen: look eight times as often.
-	[ ! -e $kcsan ] || [ $tests != chm_test_sound ] ||
+	[ ! -e $kcsan ] || [ "$suite" != chm_test_sound ] ||
 		echo 500 >/sys/module/kcsan/parameters/skip_watch
-	case $tests in
+	case $suite in
 	chm_test_race) set -- scale="${races:-100}" volume="${volume:-0}" ;;
 	*)             set -- scale="${scale:-100}" ;;
 	esac
-	check load_$tests insmod $tests.ko "$@"
+	check "load_$suite" insmod "$suite.ko" "$@"
 done
 # shellcheck disable=SC2086 # words
 check unload rmmod $suites chm
