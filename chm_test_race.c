@@ -3190,6 +3190,51 @@ static void chm_iter_through_changes_with_one_hash(struct kunit *test)
 	walk_through_changes(test, walk_hash_constant);
 }
 
+static int walk_writer(void *arg)
+{
+	struct walk *w = arg;
+
+	while (!kthread_should_stop()) {
+		walk_change(w);
+		race_give_way();
+	}
+	return 0;
+}
+
+/* G8 again, with all of that on another CPU, at any time. */
+static void walk_beside_writer(struct kunit *test,
+			       u64 (*hash)(const void *key, u64 hash_seed))
+{
+	struct walk *w = walk_new(test, hash);
+	unsigned long end = jiffies + msecs_to_jiffies(2 * race_ms());
+	struct task_struct *task;
+	u32 walks = 0;
+
+	task = kthread_create(walk_writer, w, "chm_walk/w");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	kthread_bind(task, race_cpu(0));
+	wake_up_process(task);
+	for (; time_before(jiffies, end); walks++) {
+		walk_run(w, NULL);
+		walk_expect(w, false);
+		race_give_way();
+	}
+	kthread_stop(task);
+	kunit_info(test, "%u walks, %u changes\n", walks, w->changes);
+	KUNIT_EXPECT_GT(test, w->changes, 100);
+	walk_free(w);
+}
+
+static void chm_iter_beside_writer(struct kunit *test)
+{
+	walk_beside_writer(test, NULL);
+}
+
+static void chm_iter_beside_writer_with_five_hashes(struct kunit *test)
+{
+	walk_beside_writer(test, walk_hash_five);
+}
+
 /* A table of another size for every single step. */
 static void walk_resize(struct walk *w)
 {
@@ -4077,6 +4122,8 @@ static struct kunit_case chm_iter_cases[] = {
 	KUNIT_CASE(chm_iter_through_changes),
 	KUNIT_CASE(chm_iter_through_changes_with_five_hashes),
 	KUNIT_CASE(chm_iter_through_changes_with_one_hash),
+	KUNIT_CASE(chm_iter_beside_writer),
+	KUNIT_CASE(chm_iter_beside_writer_with_five_hashes),
 	KUNIT_CASE(chm_iter_across_tables),
 	KUNIT_CASE(chm_iter_visits_all),
 	KUNIT_CASE(chm_iter_sleeps_between_steps),
