@@ -219,32 +219,35 @@ build_unit() {
 	build_modules "$@" "${options[@]}"
 }
 
-# run_unit KIND KDIR OUT LOG: boot the modules of OUT for scripts/guest/unit.sh;
+# run_unit KIND KDIR OUT LOG [GLOB]: boot the modules of OUT for scripts/guest/unit.sh;
 # prints and returns the verdict.  In QEMU, the debug kernel is up to 100 times
 # slower than the plain one, KCSAN 10 times, hence the scale (percent) of the tests.
 # They have their full length natively, where there is time for a volume (millions) of
-# lookups besides.
+# lookups besides.  With GLOB no more than the KUnit suites that it matches run.
 run_unit() {
 	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} judge=()
 	local scale=100 races=100 volume=0 guest=qemu
 	local checks=256	# all of them
+	local only=() cases=''
 
 	files=("$out"/chm*.ko "$out"/samples/*/*.ko
 	       "$root"/scripts/guest/{debugfs,flows,traffic}.sh)
 	# A table past kvmalloc()'s limit takes a guest of more than 4 GiB.
 	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
 	case $kind in
-	plain)     scale=25 races=50 ;;
+	plain)     scale=10 races=50 ;;
 	debug)     mem=1G scale=10 races=10 checks=264 judge=(--debug) ;;
 	kcsan)     mem=1G scale=10 races=10 checks=265 ;;
 	uml)       mem=3G guest=uml volume=1000 ;;
 	uml-kasan) mem=3G guest=uml scale=20 races=20 volume=20 ;;
 	esac
+	cases=$(count_cases "$out"/chm_test*.c)
+	[ -z "${5-}" ] || volume=0 checks=1 cases=1 only=("suites=$5" "kunit.filter_glob=$5")
 	"$root/scripts/$guest" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
 		-l "$log" -m "$mem" -t "${TIMEOUT:-1200}" \
-		-a "scale=$scale races=$races volume=$volume" "${files[@]}"
+		-a "scale=$scale races=$races volume=$volume ${only[*]}" "${files[@]}"
 	"$root/scripts/judge" "${judge[@]}" --min-checks $checks \
-		--min-tests "$(count_cases "$out"/chm_test*.c)" "$log"
+		--min-tests "$cases" "$log"
 }
 
 # make_initramfs DIR JOB [FILE...]: prints one, which is made in DIR: busybox, with

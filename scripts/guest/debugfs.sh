@@ -300,7 +300,9 @@ churn() {
 
 test_walk() {
 	stable=100000
-	[ ! -e /proc/lockdep_stats ] || stable=20000	# slow
+	if [ -e /proc/lockdep_stats ] || [ -e /sys/kernel/debug/kcsan ]; then
+		stable=20000	# slow
+	fi
 	create m key=4 value=4
 	say m/control "fill 0 $stable"
 	churn &

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Job of the guests with KUnit: every test that chm has, but the smoke test.  From
 # the kernel command line, $scale (percent) sizes the long ones, $races and $volume
-# those in which readers and writers race.
+# those in which readers and writers race; with $suites KUnit tests alone.
 
 . ./check.sh
 . /flows.sh
 
 rc=0
-suites='chm_test chm_test_wear chm_test_race chm_test_cell chm_test_sound'
+modules='chm_test chm_test_wear chm_test_race chm_test_cell chm_test_sound'
 
 load_unload() {
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -27,24 +27,26 @@ watched() {
 
 kcsan=/sys/kernel/debug/kcsan
 [ ! -e $kcsan ] || echo on >$kcsan
-check load_unload load_unload
+[ -n "${suites-}" ] || check load_unload load_unload
 insmod chm.ko || exit
-sh debugfs.sh || rc=1
-if [ -e chm_flows.ko ]; then
-	check chm_policy sample chm_policy
-	test_flows 100
+if [ -z "${suites-}" ]; then
+	sh debugfs.sh || rc=1
+	if [ -e chm_flows.ko ]; then
+		check chm_policy sample chm_policy
+		test_flows 100
+	fi
 fi
-for suite in $suites; do
+for module in $modules; do
 	# The last one has a race that must be seen: look eight times as often.
-	[ ! -e $kcsan ] || [ "$suite" != chm_test_sound ] ||
+	[ ! -e $kcsan ] || [ "$module" != chm_test_sound ] ||
 		echo 500 >/sys/module/kcsan/parameters/skip_watch
-	case $suite in
+	case $module in
 	chm_test_race) set -- scale="${races:-100}" volume="${volume:-0}" ;;
 	*)             set -- scale="${scale:-100}" ;;
 	esac
-	check "load_$suite" insmod "$suite.ko" "$@"
+	check "load_$module" insmod "$module.ko" "$@"
 done
 # shellcheck disable=SC2086 # words
-check unload rmmod $suites chm
+check unload rmmod $modules chm
 [ ! -e $kcsan ] || check kcsan_watchpoints watched
 exit $rc
