@@ -209,16 +209,20 @@ struct long_reader {
 	struct task_struct	*task;
 	struct completion	inside;
 	bool			leave;
+	bool			late;		/* somebody waits for it to leave */
 };
 
 static inline int long_reader(void *arg)
 {
+	unsigned long end = jiffies + 30 * HZ;
 	struct long_reader *r = arg;
 
 	rcu_read_lock();
 	complete(&r->inside);
-	while (!READ_ONCE(r->leave))
+	while (!READ_ONCE(r->leave) && !r->late) {
+		r->late = time_after(jiffies, end);
 		cpu_relax();
+	}
 	rcu_read_unlock();
 	while (!kthread_should_stop())
 		msleep(20);
@@ -249,6 +253,7 @@ static inline struct long_reader *test_reader(struct kunit *test)
 static inline void stop_reader(struct kunit *test, struct long_reader *r)
 {
 	kunit_release_action(test, leave_action, r);
+	KUNIT_EXPECT_FALSE_MSG(test, r->late, "a writer waited for a reader");
 }
 
 /* === Inside ============================================================== */

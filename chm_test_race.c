@@ -2290,7 +2290,7 @@ static bool stage_over(const struct stage *s)
 
 	if (s->error || atomic_read(&s->backward) || atomic_read(&s->lost))
 		return true;
-	return time_after(jiffies, enough ? s->end : s->end + 20 * HZ);
+	return time_after(jiffies, enough ? s->end : s->end + 60 * HZ);
 }
 
 static int stage_writer(void *arg)

@@ -114,17 +114,20 @@ static void expect_cost(struct kunit *test, const struct cost *now,
 	KUNIT_EXPECT_TRUE(test, within(now->hit, before->hit, percent));
 }
 
-/* Waits until nothing is left to be swept, freed, or copied again. */
+/*
+ * Waits until nothing is left to be swept, freed, or copied again.  The work item
+ * takes at most a hundredth of the time.
+ */
 static void wait_calm(struct kunit *test, struct chm *map)
 {
-	unsigned long end = jiffies + 20 * HZ;
+	unsigned long end = jiffies + 60 * HZ;
 	struct chm_stats s, then;
 
 	s = stats_of(map);
 	do {
 		KUNIT_ASSERT_TRUE(test, time_before(jiffies, end));
 		then = s;
-		msleep(200);
+		msleep(200 + div_u64(100 * then.migrated_ns, NSEC_PER_MSEC));
 		s = stats_of(map);
 	} while (s.dead || s.retired_bytes || migrations(&s) != migrations(&then));
 }
@@ -287,7 +290,7 @@ struct moment_case {
 
 static const struct moment_case moment_cases[] = {
 	{ "20000_a_little", 20000, 110 },
-	{ "20000", 20000, 300 },
+	{ "20000", 20000, 240 },
 	{ "200000", 200000, 500 },
 };
 
@@ -676,19 +679,22 @@ static void chm_wear_by_taking_the_first(struct kunit *test)
 
 /* --- Work --- */
 
-/* What a call looks at, it hashes; the work item may do so, too. */
-static atomic_long_t hashed;
+/* What a call looks at, it hashes.  The work item does not count. */
+static struct task_struct *hashing;
+static long hashed;
 
 static u64 hash_counted(const void *key, u64 hash_seed)
 {
-	atomic_long_inc(&hashed);
+	if (current == hashing)
+		hashed++;
 	return unmix(chm_fold(chm_fold(*(const u64 *)key)), hash_seed);
 }
 
 /* All pairs have one home, and need the same bit of the filters behind it. */
 static u64 hash_counted_one_run(const void *key, u64 hash_seed)
 {
-	atomic_long_inc(&hashed);
+	if (current == hashing)
+		hashed++;
 	return unmix(1ULL << 62 | (u32)(chm_fold(*(const u64 *)key) | 7), hash_seed);
 }
 
@@ -700,6 +706,7 @@ static struct chm *full_map(struct kunit *test, u32 n,
 	};
 	struct chm *map = test_map(test, &p);
 
+	hashing = current;
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, n, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
 	return map;
@@ -708,19 +715,19 @@ static struct chm *full_map(struct kunit *test, u32 n,
 /* A removal looks for others that need its bits, but not for ever. */
 static void chm_wear_of_long_runs_spares_removals(struct kunit *test)
 {
-	u32 n = scaled(3000, 1500);
+	u32 n = scaled(6000, 3000);
 	struct chm *map = full_map(test, n, hash_counted_one_run);
 	long most = 0, calls;
 	u64 key;
 
 	/* Those near home, and not at home, have the whole run behind them. */
 	for (key = 10; key < 100; key++) {
-		calls = atomic_long_read(&hashed);
+		calls = hashed;
 		KUNIT_EXPECT_EQ(test, remove_key(map, key), 0);
-		most = max(most, atomic_long_read(&hashed) - calls);
+		most = max(most, hashed - calls);
 	}
 	kunit_info(test, "measured: %ld pairs hashed for a removal", most);
-	KUNIT_EXPECT_LE(test, most, 100 * CHM_SLOTS);
+	KUNIT_EXPECT_LE(test, most, 256 * CHM_SLOTS);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 100, n), 0);
 	expect_sound(test, map);
 }
@@ -730,10 +737,10 @@ static void chm_wear_of_long_runs_spares_walks(struct kunit *test)
 {
 	u32 n = scaled(30000, 10000);
 	struct chm *map = full_map(test, n, hash_counted);
-	long calls = atomic_long_read(&hashed);
+	long calls = hashed;
 
 	walk_all(map);
-	calls = atomic_long_read(&hashed) - calls;
+	calls = hashed - calls;
 	kunit_info(test, "measured: %ld pairs hashed for each one visited", calls / n);
 	KUNIT_EXPECT_LE(test, calls / n, 100);
 }
