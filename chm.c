@@ -2118,7 +2118,7 @@ static void chm_give_hash_up(struct chm *map)
 static int chm_reseed(struct chm *map, gfp_t gfp)
 {
 	bool again = map->events.reseeds &&
-		     map->writes - map->reseeded < 8 * map->entries;
+		     map->writes - map->reseeded <= map->entries + map->entries / 8;
 	enum chm_seeding seeding = again ? CHM_NEW_SIPHASH : CHM_NEW_SEED;
 
 	for (; seeding <= CHM_NEW_SIPHASH; seeding++) {
@@ -2193,7 +2193,8 @@ static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 static bool chm_tidy(struct chm *map)
 {
 	const struct chm_table *t = chm_table(map);
-	u64 chunks;
+	u64 chunks, start, now;
+	bool again;
 
 	if (!t || map->dying)
 		return false;
@@ -2205,11 +2206,14 @@ static bool chm_tidy(struct chm *map)
 	chunks = chm_chunks_tidy(map, t);
 	if (!chunks)
 		return false;
-	/* A hundredth of the time at most. */
-	if (ktime_get_ns() - map->tidied < 100 * map->events.migrated_ns)
+	start = ktime_get_ns();
+	if (start < map->tidy_from)
 		return true;
-	map->tidied = ktime_get_ns();
-	return chm_resize(map, chunks, CHM_SAME_SEED, CHM_TIDY_GFP);
+	again = chm_resize(map, chunks, CHM_SAME_SEED, CHM_TIDY_GFP);
+	/* A hundredth of the time at most, all waiting and all failures included. */
+	now = ktime_get_ns();
+	map->tidy_from = now + 100 * (now - start);
+	return again;
 }
 
 static void chm_reclaim_work(struct work_struct *work)

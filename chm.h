@@ -240,7 +240,7 @@ struct chm {
 	unsigned long		defended;	/* after so many writes, last */
 	unsigned long		undefended;	/* for so many writes from then */
 	unsigned long		reseeded;	/* after so many writes */
-	u64			tidied;		/* ktime */
+	u64			tidy_from;	/* ktime; no tidying before */
 	u32			due;		/* where the last new pair was, if far */
 	bool			hash_is_bad;	/* no use in another seed */
 	struct list_head	retired;	/* tables, oldest first */
