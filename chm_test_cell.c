@@ -1355,6 +1355,118 @@ static void chm_cell_read_against_adding(struct kunit *test)
 	wide_run(test, false);
 }
 
+/*
+ * A reader comes when the writer has just merged a value, but has not yet said so.
+ * By then it would count the difference twice: it has to wait.  Where a second CPU
+ * is, that is sure to happen.
+ */
+struct midway {
+	struct chm	map;
+	struct completion found;
+	unsigned long	begun;		/* reads, and those that have ended */
+	unsigned long	ended;
+	bool		passed;		/* a read came and went during merge() */
+	bool		waits;		/* one came */
+	long		most;
+};
+
+/* merge() knows no map. */
+static struct midway *midway_now;
+
+static bool midway_await(const unsigned long *count, unsigned long least, u64 ms)
+{
+	u64 end = ktime_get_mono_fast_ns() + ms * NSEC_PER_MSEC;
+
+	while (READ_ONCE(*count) < least && ktime_get_mono_fast_ns() < end)
+		barrier();
+	return READ_ONCE(*count) >= least;
+}
+
+static void midway_merge(void *new_value, const void *old_now,
+			 const void *snapshot)
+{
+	const atomic_long_t *now = old_now, *copied = snapshot;
+	struct midway *m = midway_now;
+
+	atomic_long_add(atomic_long_read(now) - atomic_long_read(copied), new_value);
+	/* By a reader, into a copy */
+	if (!irqs_disabled())
+		return;
+	/* One that had begun before may have missed the mark. */
+	m->passed = midway_await(&m->ended, READ_ONCE(m->ended) + 2, 100);
+	m->waits = midway_await(&m->begun, READ_ONCE(m->ended) + 1, 1000);
+}
+
+/* Before it reads, there has to be something to merge: see hold_thread(). */
+static void midway_update_old(struct midway *m)
+{
+	unsigned long end = jiffies + CELL_PATIENCE;
+	u64 key = 1;
+	void *old;
+
+	rcu_read_lock();
+	old = chm_cell_lookup(&m->map, &key);
+	complete(&m->found);
+	while (chm_cell_lookup(&m->map, &key) == old && time_before(jiffies, end))
+		cpu_relax();
+	atomic_long_add(5, old);
+	rcu_read_unlock();
+}
+
+static int midway_reader(void *data)
+{
+	struct midway *m = data;
+	u64 key = 1;
+	long value;
+
+	midway_update_old(m);
+	while (!kthread_should_stop()) {
+		WRITE_ONCE(m->begun, m->begun + 1);
+		if (chm_cell_read(&m->map, &key, &value))
+			m->most = max(m->most, value);
+		WRITE_ONCE(m->ended, m->ended + 1);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* The reader has the second CPU, and the writer the first. */
+static void midway_grow(struct kunit *test, struct midway *m)
+{
+	struct task_struct *reader;
+
+	reader = kthread_create(midway_reader, m, "chm_cell_midway");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(reader));
+	kthread_bind(reader, cpumask_nth(1, cpu_online_mask));
+	set_cpus_allowed_ptr(current, cpumask_of(cpumask_first(cpu_online_mask)));
+	wake_up_process(reader);
+	wait_for_completion(&m->found);
+	KUNIT_EXPECT_EQ(test, cell_make_larger(&m->map), 0);
+	set_cpus_allowed_ptr(current, cpu_possible_mask);
+	kthread_stop(reader);
+}
+
+static void chm_cell_read_waits_for_merge(struct kunit *test)
+{
+	struct midway *m = kunit_kzalloc(test, sizeof(*m), GFP_KERNEL);
+	struct chm_params p = cell_params;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "one CPU");
+	KUNIT_ASSERT_NOT_NULL(test, m);
+	init_completion(&m->found);
+	midway_now = m;
+	p.merge = midway_merge;
+	KUNIT_ASSERT_EQ(test, chm_init(&m->map, &p, NULL), 0);
+	KUNIT_ASSERT_EQ(test, cell_insert(&m->map, 1, 0), 0);
+	midway_grow(test, m);
+	KUNIT_EXPECT_FALSE(test, m->passed);
+	KUNIT_EXPECT_TRUE(test, m->waits);
+	KUNIT_EXPECT_EQ(test, m->most, 5);
+	KUNIT_EXPECT_EQ(test, cell_read(&m->map, 1), 5);
+	chm_destroy(&m->map);
+}
+
 /* === Replacing =========================================================== */
 
 struct refill {
@@ -1586,6 +1698,7 @@ static struct kunit_case chm_cell_cases[] = {
 	KUNIT_CASE(chm_cell_sums_through_churn),
 	KUNIT_CASE(chm_cell_read_against_merge),
 	KUNIT_CASE(chm_cell_read_against_adding),
+	KUNIT_CASE(chm_cell_read_waits_for_merge),
 	KUNIT_CASE(chm_cell_replace_against_updates),
 	KUNIT_CASE(chm_cell_growing_fails),
 	KUNIT_CASE(chm_cell_reserving_fails),
