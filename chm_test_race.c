@@ -3257,6 +3257,105 @@ static void chm_iter_across_tables(struct kunit *test)
 	walk_free(w);
 }
 
+/*
+ * One step of a walk that takes several sections, with another table in between: the
+ * hash function, called by the first, waits until a writer has put that in place.
+ */
+#define SPLIT_KEYS	1000U	/* of one home: more chunks than a section's */
+
+struct split {
+	struct chm		map;
+	struct completion	begun;
+	struct task_struct	*walker;	/* until its hash has waited */
+	bool			done;
+	int			error;
+	u8			count[SPLIT_KEYS];
+};
+
+/* A hash function knows no map. */
+static struct split *split_now;
+
+static void split_await_table(struct split *s)
+{
+	unsigned long end = jiffies + 10 * HZ;
+	const void *old = rcu_access_pointer(s->map.tbl);
+
+	s->walker = NULL;
+	complete(&s->begun);
+	while (rcu_access_pointer(s->map.tbl) == old && time_before(jiffies, end))
+		cpu_relax();
+	s->done = rcu_access_pointer(s->map.tbl) != old;
+}
+
+static u64 split_hash(const void *key, u64 hash_seed)
+{
+	if (READ_ONCE(split_now->walker) == current)
+		split_await_table(split_now);
+	return unmix(1ULL << 62 | *(const u64 *)key, hash_seed);
+}
+
+static int split_writer(void *arg)
+{
+	struct split *s = arg;
+
+	wait_for_completion(&s->begun);
+	s->error = chm_reserve(&s->map, 20 * SPLIT_KEYS, GFP_KERNEL);
+	while (!kthread_should_stop())
+		schedule_timeout_idle(1);
+	return 0;
+}
+
+static void split_walk(struct kunit *test, struct split *s)
+{
+	struct chm_iter it;
+	u64 key, value;
+	u32 wrong = 0;
+
+	chm_iter_init(&it, &s->map);
+	s->walker = current;
+	while (chm_iter_next(&it, &key, &value))
+		s->count[key]++;
+	s->walker = NULL;
+	chm_iter_exit(&it);
+	for (key = 0; key < SPLIT_KEYS; key++)
+		wrong += s->count[key] != 1;
+	KUNIT_EXPECT_EQ_MSG(test, wrong, 0, "G8");
+}
+
+/* G8 */
+static void chm_iter_across_tables_in_one_step(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.hash = split_hash,
+	};
+	struct split *s = kunit_kzalloc(test, sizeof(*s), GFP_KERNEL);
+	struct task_struct *writer;
+	u64 key;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "one CPU");
+	KUNIT_ASSERT_NOT_NULL(test, s);
+	init_completion(&s->begun);
+	split_now = s;
+	KUNIT_ASSERT_EQ(test, chm_init(&s->map, &p, NULL), 0);
+	/* The walk is in order of the hashes: the first pair is the furthest. */
+	for (key = SPLIT_KEYS; key--;)
+		KUNIT_ASSERT_EQ(test, chm_insert(&s->map, &key, &key,
+						 GFP_KERNEL), 0);
+	writer = kthread_create(split_writer, s, "chm_split/w");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(writer));
+	kthread_bind(writer, race_cpu(1));
+	wake_up_process(writer);
+	set_cpus_allowed_ptr(current, cpumask_of(race_cpu(0)));
+	split_walk(test, s);
+	set_cpus_allowed_ptr(current, cpu_possible_mask);
+	kthread_stop(writer);
+	KUNIT_EXPECT_EQ(test, s->error, 0);
+	KUNIT_EXPECT_TRUE(test, s->done);
+	chm_destroy(&s->map);
+}
+
 /* A quiet map: everything once, with colliding hashes, too. */
 static void chm_iter_visits_all(struct kunit *test)
 {
@@ -4125,6 +4224,7 @@ static struct kunit_case chm_iter_cases[] = {
 	KUNIT_CASE(chm_iter_beside_writer),
 	KUNIT_CASE(chm_iter_beside_writer_with_five_hashes),
 	KUNIT_CASE(chm_iter_across_tables),
+	KUNIT_CASE(chm_iter_across_tables_in_one_step),
 	KUNIT_CASE(chm_iter_visits_all),
 	KUNIT_CASE(chm_iter_sleeps_between_steps),
 	KUNIT_CASE(chm_iter_over_empty_map),
