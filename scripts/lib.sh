@@ -220,10 +220,11 @@ build_unit() {
 }
 
 # run_unit KIND KDIR OUT LOG [GLOB]: boot the modules of OUT for scripts/guest/unit.sh;
-# prints and returns the verdict.  In QEMU, the debug kernel is up to 100 times
-# slower than the plain one, KCSAN 10 times, hence the scale (percent) of the tests.
-# They have their full length natively, where there is time for a volume (millions) of
-# lookups besides.  With GLOB no more than the KUnit suites that it matches run.
+# prints the verdict and returns it, 0 or 1; 3 if the guest can't run here.  In QEMU,
+# the debug kernel is up to 100 times slower than the plain one, KCSAN 10 times, hence
+# the scale (percent) of the tests.  They have their full length natively, where there
+# is time for a volume (millions) of lookups besides.  With GLOB no more than the KUnit
+# suites that it matches run.
 run_unit() {
 	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} judge=()
 	local scale=100 races=100 volume=0 guest=qemu
@@ -245,7 +246,8 @@ run_unit() {
 	[ -z "${5-}" ] || volume=0 checks=1 cases=1 only=("suites=$5" "kunit.filter_glob=$5")
 	"$root/scripts/$guest" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
 		-l "$log" -m "$mem" -t "${TIMEOUT:-1200}" \
-		-a "scale=$scale races=$races volume=$volume ${only[*]}" "${files[@]}"
+		-a "scale=$scale races=$races volume=$volume ${only[*]}" "${files[@]}" ||
+		return
 	"$root/scripts/judge" "${judge[@]}" --min-checks $checks \
 		--min-tests "$cases" "$log"
 }
