@@ -113,10 +113,11 @@
  * tables, if that is what their owner wants, have paths of hundreds of chunks.
  */
 #define CHM_PROBE_LIMIT_HALF	(224U / CHM_SLOTS)	/* up to half full */
-#define CHM_PROBE_LIMIT		256U			/* up to 80 percent */
-#define CHM_PROBE_LIMIT_FULL	4096U			/* beyond that */
+#define CHM_PROBE_LIMIT		(1792U / CHM_SLOTS)	/* up to 80 percent */
+#define CHM_PROBE_LIMIT_90	(7168U / CHM_SLOTS)	/* up to 90 percent */
+#define CHM_PROBE_LIMIT_FULL	(28672U / CHM_SLOTS)	/* beyond that */
 
-/* Writes until a defence that was not possible is tried again. */
+/* So many long paths until a defence that was not possible is tried again. */
 #define CHM_DEFEND_AGAIN	256U
 
 /*
@@ -2096,7 +2097,9 @@ static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
 
 	if (percent <= 50)
 		return CHM_PROBE_LIMIT_HALF;
-	return percent <= 80 ? CHM_PROBE_LIMIT : CHM_PROBE_LIMIT_FULL;
+	if (percent <= 80)
+		return CHM_PROBE_LIMIT;
+	return percent <= 90 ? CHM_PROBE_LIMIT_90 : CHM_PROBE_LIMIT_FULL;
 }
 
 /* A fresh seed did not help, and there is no other hash to turn to. */
@@ -2104,10 +2107,10 @@ static void chm_give_hash_up(struct chm *map)
 {
 	map->hash_is_bad = true;
 	if (map->p.hash)
-		pr_warn("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
+		pr_warn_ratelimited("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
 			chm_name(map), map->p.hash);
 	else
-		pr_warn("map %s: slow, because too many keys have the same hash\n",
+		pr_warn_ratelimited("map %s: slow, because too many keys have the same hash\n",
 			chm_name(map));
 }
 
@@ -2118,7 +2121,7 @@ static void chm_give_hash_up(struct chm *map)
 static int chm_reseed(struct chm *map, gfp_t gfp)
 {
 	bool again = map->events.reseeds &&
-		     map->writes - map->reseeded <= map->entries + map->entries / 8;
+		     map->writes - map->reseeded <= map->entries / 4 + 256;
 	enum chm_seeding seeding = again ? CHM_NEW_SIPHASH : CHM_NEW_SEED;
 
 	for (; seeding <= CHM_NEW_SIPHASH; seeding++) {
@@ -2140,18 +2143,21 @@ static int chm_reseed(struct chm *map, gfp_t gfp)
 
 /*
  * A pair was inserted that is due @due chunks from home.  If that is too far, take
- * a fresh seed.  This copies all pairs: not again before as much was written as
- * there are pairs.  If it can't be done, a try costs less, and comes sooner.
+ * a fresh seed.  This copies all pairs: not again before long paths have cost about
+ * as much, to writers and readers.  If it can't be done, a try costs less.
  */
 static void chm_defend(struct chm *map, u32 due, gfp_t gfp)
 {
 	if (due <= chm_probe_limit(map, chm_table(map)) || map->walks ||
-	    map->hash_is_bad || map->writes - map->defended < map->undefended)
+	    map->hash_is_bad)
 		return;
-	map->undefended = CHM_DEFEND_AGAIN;
+	map->far += due;
+	if (map->far < map->far_enough)
+		return;
+	map->far = 0;
+	map->far_enough = (u64)CHM_DEFEND_AGAIN * due;
 	if (!chm_reseed(map, chm_optional(gfp)))
-		map->undefended = map->entries;
-	map->defended = map->writes;
+		map->far_enough = map->entries / 8;
 }
 
 /* --- Tidying up --- */
@@ -2186,6 +2192,14 @@ static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 /* Without any reclaim: who destroys the map, and waits, may hold any lock. */
 #define CHM_TIDY_GFP	(GFP_NOWAIT | __GFP_NOWARN)
 
+/* Not if the table would take most of the memory that is left. */
+static bool chm_can_afford(const struct chm *map, u64 chunks)
+{
+	u64 pages = chm_table_bytes(&map->p, chunks) >> PAGE_SHIFT;
+
+	return (s64)pages <= si_mem_available() / 2;
+}
+
 /*
  * Give back what the map does not need any more, and undo wear.  Return: whether
  * there is something to do that has to wait.
@@ -2209,10 +2223,11 @@ static bool chm_tidy(struct chm *map)
 	start = ktime_get_ns();
 	if (start < map->tidy_from)
 		return true;
-	again = chm_resize(map, chunks, CHM_SAME_SEED, CHM_TIDY_GFP);
+	again = !chm_can_afford(map, chunks) ||
+		chm_resize(map, chunks, CHM_SAME_SEED, CHM_TIDY_GFP);
 	/* A hundredth of the time at most, all waiting and all failures included. */
 	now = ktime_get_ns();
-	map->tidy_from = now + 100 * (now - start);
+	map->tidy_from = now + 100 * (now - start) + (again ? NSEC_PER_SEC : 0);
 	return again;
 }
 

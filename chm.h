@@ -237,8 +237,8 @@ struct chm {
 	unsigned long		epoch;		/* tables published so far */
 	unsigned long		walks;		/* these pin the seed of pairs */
 	unsigned long		writes;		/* so far */
-	unsigned long		defended;	/* after so many writes, last */
-	unsigned long		undefended;	/* for so many writes from then */
+	u64			far;		/* chunks of long paths, since defended */
+	u64			far_enough;	/* for the next defence */
 	unsigned long		reseeded;	/* after so many writes */
 	u64			tidy_from;	/* ktime; no tidying before */
 	u32			due;		/* where the last new pair was, if far */

@@ -691,23 +691,34 @@ static void chm_wear_by_taking_the_first(struct kunit *test)
  */
 static void chm_wear_of_queue(struct kunit *test)
 {
-	struct chm *map = test_map(test, &u64_params);
-	u32 n = scaled(20000, 5000);
+	const struct churn_case *of = test->param_value;
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .max_load = of->load,
+	};
+	u32 n = scaled(20000, 5000) * of->pairs / 100, longest = 0;
+	struct chm *map = test_map(test, &p);
 	unsigned long failed = 0;
+	struct chm_stats end;
 	struct chm_iter it;
 	u64 i, key;
 	bool slow;
 
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, scaled(20000, 5000), GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
 	for (i = n; i < 6 * n; i++) {
 		chm_iter_init(&it, map);
 		KUNIT_ASSERT_TRUE(test, chm_iter_next(&it, &key, NULL));
 		chm_iter_exit(&it);
 		failed += remove_key(map, key) || insert_key(map, i);
+		if (i % 256 == 0)
+			note_longest(map, &longest);
 		cond_resched();
 	}
 	KUNIT_EXPECT_EQ(test, failed, 0);
-	kunit_info(test, "measured: %lu reseeds", stats_of(map).reseeds);
+	end = stats_of(map);
+	kunit_info(test, "measured: %lu reseeds, paths of up to %u chunks, %lu migrations, %lu waits",
+		   end.reseeds, longest, migrations(&end), end.gp_waits);
+	KUNIT_EXPECT_LE(test, longest, of->load <= 80 ? 512 : 8192);
 	slow = lock_table(map)->use_siphash;
 	unlock_table(map);
 	KUNIT_EXPECT_FALSE(test, slow);
@@ -1112,7 +1123,7 @@ static struct kunit_case chm_wear_cases[] = {
 	KUNIT_CASE_PARAM(chm_wear_by_churn_does_not_drift, churn_gen_params),
 	KUNIT_CASE_PARAM(chm_wear_of_full_table_costs_little_time, churn_gen_params),
 	KUNIT_CASE_PARAM(chm_wear_by_taking_the_first, churn_gen_params),
-	KUNIT_CASE(chm_wear_of_queue),
+	KUNIT_CASE_PARAM(chm_wear_of_queue, churn_gen_params),
 	KUNIT_CASE(chm_wear_of_long_runs_spares_removals),
 	KUNIT_CASE(chm_wear_of_long_runs_spares_walks),
 	KUNIT_CASE(chm_wear_by_restoring),
