@@ -394,7 +394,7 @@ static void chm_wear_of_draining_map_copies_little(struct kunit *test)
 	u64 key;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 120), 0);
-	for (key = 0; key < 60; key++) {
+	for (key = 0; key < 100; key++) {
 		KUNIT_ASSERT_EQ(test, remove_key(map, key), 0);
 		KUNIT_ASSERT_TRUE(test, wait_dead(map));
 	}
