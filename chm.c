@@ -2090,16 +2090,24 @@ static int chm_make_room(struct chm *map, enum chm_need need, gfp_t gfp)
 
 /* --- Flood defence --- */
 
-/* The longest probe path that is no reason for suspicion. */
-static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
+static u32 chm_probe_limit_at(u64 percent)
 {
-	u64 percent = div64_ul(100ULL * map->entries, chm_nr_slots(t));
-
 	if (percent <= 50)
 		return CHM_PROBE_LIMIT_HALF;
 	if (percent <= 80)
 		return CHM_PROBE_LIMIT;
 	return percent <= 90 ? CHM_PROBE_LIMIT_90 : CHM_PROBE_LIMIT_FULL;
+}
+
+/*
+ * The longest probe path that is no reason for suspicion.  A path through a quarter
+ * of the table is one, unless that is short.
+ */
+static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
+{
+	u64 percent = div64_ul(100ULL * map->entries, chm_nr_slots(t));
+
+	return min(chm_probe_limit_at(percent), max(64U, t->nr_chunks / 4));
 }
 
 /* A fresh seed did not help, and there is no other hash to turn to. */
@@ -2108,10 +2116,10 @@ static void chm_give_hash_up(struct chm *map)
 	map->hash_is_bad = true;
 	if (map->p.hash)
 		pr_warn_ratelimited("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
-			chm_name(map), map->p.hash);
+				    chm_name(map), map->p.hash);
 	else
 		pr_warn_ratelimited("map %s: slow, because too many keys have the same hash\n",
-			chm_name(map));
+				    chm_name(map));
 }
 
 /*

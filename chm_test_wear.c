@@ -687,7 +687,8 @@ static void chm_wear_by_taking_the_first(struct kunit *test)
 
 /*
  * A queue at constant size: the pairs gather where walks come last.  A fresh seed
- * spreads them; that is no reason for a slower hash.
+ * spreads them; that is no reason for a slower hash, unless the table is so full
+ * that it is due all the time.
  */
 static void chm_wear_of_queue(struct kunit *test)
 {
@@ -718,10 +719,10 @@ static void chm_wear_of_queue(struct kunit *test)
 	end = stats_of(map);
 	kunit_info(test, "measured: %lu reseeds, paths of up to %u chunks, %lu migrations, %lu waits",
 		   end.reseeds, longest, migrations(&end), end.gp_waits);
-	KUNIT_EXPECT_LE(test, longest, of->load <= 80 ? 512 : 8192);
+	KUNIT_EXPECT_LE(test, longest, of->load <= 80 ? 512 : 2048);
 	slow = lock_table(map)->use_siphash;
 	unlock_table(map);
-	KUNIT_EXPECT_FALSE(test, slow);
+	KUNIT_EXPECT_FALSE(test, slow && of->load <= 80);
 	expect_sound(test, map);
 }
 
