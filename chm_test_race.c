@@ -1903,6 +1903,7 @@ static void chm_insert_races_insert_of_same_key(struct kunit *test)
  * the interrupt hits.  Each site is a chunk to begin from and the ones after it.
  */
 #define STAGE_SITES	256U
+#define STEP_SITES	8U	/* no operation has as many stores */
 #define STAGE_HITS	10U	/* without as many, nothing was tried */
 #define STAGE_WAIT	(NSEC_PER_MSEC * RACE_SLOW)
 #define STAGE_NS	(8 * (s32)RACE_SLOW)
@@ -1938,6 +1939,11 @@ struct stage {
 	bool			removing;	/* misses are all right again */
 	bool			over;
 	bool			frozen;
+	bool			stepwise;	/* no interrupt: stage_stored() */
+	bool			watched;	/* the writer's stores are */
+	u32			stores;
+	u32			pause;		/* after so many of them */
+	u64			patience;	/* ns */
 	enum stage_progress	progress;	/* of the writer */
 	s32			run_up;		/* ns, if < 0 the reader's */
 	s32			step;
@@ -1957,7 +1963,7 @@ static void stage_await(const bool *flag)
 {
 	u64 start = race_now();
 
-	while (!READ_ONCE(*flag) && race_now() - start < STAGE_WAIT)
+	while (!READ_ONCE(*flag) && race_now() - start < stage->patience)
 		barrier();
 }
 
@@ -1967,7 +1973,7 @@ static void stage_await_done(struct stage *s)
 
 	/* Pairs with stage_reader(). */
 	while (smp_load_acquire(&s->done) != s->round &&
-	       race_now() - start < STAGE_WAIT)
+	       race_now() - start < stage->patience)
 		barrier();
 }
 
@@ -2000,7 +2006,8 @@ static bool stage_equal(const void *a, const void *b)
 		WRITE_ONCE(s->held, true);
 		stage_await(&s->go);
 		stage_run_up(-s->run_up);
-		if (!smp_call_function_single_async(race_cpu(0), &s->csd))
+		if (!s->stepwise &&
+		    !smp_call_function_single_async(race_cpu(0), &s->csd))
 			stage_await(&s->frozen);
 	}
 	return *(const u64 *)a == *(const u64 *)b;
@@ -2092,6 +2099,10 @@ static void stage_begin(struct stage *s, u64 key)
 /* What comes next is what the interrupt shall hit. */
 static void stage_go(struct stage *s)
 {
+	if (s->stepwise) {
+		s->watched = true;
+		return;
+	}
 	WRITE_ONCE(s->go, true);
 	stage_run_up(s->run_up);
 	WRITE_ONCE(s->progress, STAGE_WITHIN);
@@ -2100,6 +2111,10 @@ static void stage_go(struct stage *s)
 static void stage_end(struct stage *s)
 {
 	WRITE_ONCE(s->progress, STAGE_AFTER);
+	if (s->stepwise) {
+		s->watched = false;
+		WRITE_ONCE(s->go, true);
+	}
 	stage_await_done(s);
 	/* Has it given up waiting?  It must not take the rest for a fault. */
 	WRITE_ONCE(s->removing, true);
@@ -2248,8 +2263,8 @@ static int stage_refill(struct stage *s)
 	return ret ?: stage_fill(s);
 }
 
-static struct stage *stage_new(struct kunit *test, u32 stride, u32 fillers,
-			       s32 vacancy)
+static struct stage *stage_empty(struct kunit *test, u32 stride, u32 fillers,
+				 s32 vacancy)
 {
 	const struct chm_params p = {
 		.key_size = sizeof(u64), .value_size = sizeof(u64),
@@ -2265,6 +2280,7 @@ static struct stage *stage_new(struct kunit *test, u32 stride, u32 fillers,
 	KUNIT_ASSERT_NOT_NULL(test, s);
 	KUNIT_ASSERT_EQ(test, chm_init(&s->map, &p, NULL), 0);
 	stage = s;
+	s->patience = STAGE_WAIT;
 	INIT_CSD(&s->csd, stage_freeze, s);
 	s->step = STAGE_NS;
 	KUNIT_EXPECT_EQ(test, chm_insert(&s->map, &key, &value, GFP_KERNEL), 0);
@@ -2275,6 +2291,14 @@ static struct stage *stage_new(struct kunit *test, u32 stride, u32 fillers,
 	s->sites = stats.chunks / stride;
 	s->fillers = fillers;
 	s->vacancy = vacancy;
+	return s;
+}
+
+static struct stage *stage_new(struct kunit *test, u32 stride, u32 fillers,
+			       s32 vacancy)
+{
+	struct stage *s = stage_empty(test, stride, fillers, vacancy);
+
 	KUNIT_EXPECT_EQ(test, stage_fill(s), 0);
 	return s;
 }
@@ -2377,6 +2401,89 @@ static void chm_replace_never_goes_back(struct kunit *test)
 
 	s->steady = true;
 	stage_run(test, s, stage_replace);
+}
+
+/*
+ * The same without luck: the writer stops after one of its stores, each in turn.
+ * It is the test thread, since a stub is for that alone.
+ */
+static void stage_stored(const struct chm_table *t)
+{
+	struct stage *s = stage;
+
+	if (s->watched && s->stores++ == s->pause) {
+		WRITE_ONCE(s->go, true);
+		stage_await_done(s);
+	}
+}
+
+static void stage_steps(struct stage *s)
+{
+	for (; s->pause < STEP_SITES; s->pause++) {
+		s->stores = 0;
+		/* The first site has a DEAD slot of stage_empty(). */
+		s->act(s, s->pause + 1);
+		if (s->error || s->stores <= s->pause)
+			break;
+	}
+}
+
+struct step_case {
+	const char	*name;
+	void		(*act)(struct stage *s, u32 site);
+	u32		stride, fillers;
+	s32		vacancy;
+	u32		pass;
+	bool		steady;
+	u32		stores;		/* at least */
+};
+
+static const struct step_case step_cases[] = {
+	{ "replace_beyond_home", stage_look_back, 2, CHM_SLOTS + 1, 0,
+	  .stores = 2 },
+	{ "replace_further_on", stage_look_back_beyond, 3, 2 * CHM_SLOTS + 1,
+	  CHM_SLOTS, CHM_SLOTS, .stores = 2 },
+	{ "insert", stage_raise, 2, CHM_SLOTS, -1, .stores = 2 },
+	{ "replace_not_back", stage_replace, 3, 2 * CHM_SLOTS, 0, .steady = true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(step, step_cases, name);
+
+/* O2, O3, O4: G2, G4 */
+static void chm_lookup_between_stores(struct kunit *test)
+{
+	const struct step_case *c = test->param_value;
+	struct stage *s = stage_empty(test, c->stride, c->fillers, c->vacancy);
+	unsigned long migrations = stage_migrations(s);
+
+	/* No more than that, or the map would bring pairs home. */
+	s->sites = STEP_SITES + 1;
+	KUNIT_EXPECT_EQ(test, stage_fill(s), 0);
+	s->act = c->act;
+	s->pass = c->pass;
+	s->steady = c->steady;
+	s->stepwise = true;
+	s->patience = 10ULL * NSEC_PER_SEC;
+	s->reader = kthread_create(stage_reader, s, "chm_stage/r");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(s->reader));
+	kthread_bind(s->reader, race_cpu(1));
+	set_cpus_allowed_ptr(current, cpumask_of(race_cpu(0)));
+	wake_up_process(s->reader);
+	kunit_activate_static_stub(test, chm_stored, stage_stored);
+	stage_steps(s);
+	kunit_deactivate_static_stub(test, chm_stored);
+	kthread_stop(s->reader);
+	set_cpus_allowed_ptr(current, cpu_possible_mask);
+	KUNIT_EXPECT_EQ(test, s->error, 0);
+	KUNIT_EXPECT_EQ(test, stage_migrations(s), migrations);
+	KUNIT_EXPECT_GE(test, s->pause, c->stores);
+	KUNIT_EXPECT_LT(test, s->pause, STEP_SITES);
+	KUNIT_EXPECT_GT(test, s->hits, 0);
+	KUNIT_EXPECT_EQ_MSG(test, atomic_read(&s->backward), 0,
+			    "G4: a newer value, then an older one");
+	KUNIT_EXPECT_EQ_MSG(test, atomic_read(&s->lost), 0,
+			    "G2: a hit, then a miss");
+	chm_destroy(&s->map);
 }
 
 /* === Grace periods ======================================================= */
@@ -4157,6 +4264,7 @@ static struct kunit_case chm_race_cases[] = {
 	KUNIT_CASE(chm_iter_races_writers_with_one_hash),
 	KUNIT_CASE(chm_foreach_races_replace),
 	KUNIT_CASE(chm_insert_races_insert_of_same_key),
+	KUNIT_CASE_PARAM(chm_lookup_between_stores, step_gen_params),
 	KUNIT_CASE(chm_lookup_looks_back),
 	KUNIT_CASE(chm_lookup_looks_back_beyond_home),
 	KUNIT_CASE(chm_insert_raises_before_it_publishes),
