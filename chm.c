@@ -2101,13 +2101,14 @@ static u32 chm_probe_limit_at(u64 percent)
 
 /*
  * The longest probe path that is no reason for suspicion.  A path through a quarter
- * of the table is one, unless that is short.
+ * of the table is one, but for small tables: full ones have such paths.
  */
 static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
 {
 	u64 percent = div64_ul(100ULL * map->entries, chm_nr_slots(t));
 
-	return min(chm_probe_limit_at(percent), max(64U, t->nr_chunks / 4));
+	return min(chm_probe_limit_at(percent),
+		   max(CHM_PROBE_LIMIT, t->nr_chunks / 4));
 }
 
 /* A fresh seed did not help, and there is no other hash to turn to. */
