@@ -4717,7 +4717,8 @@ static void chm_grow_from_nothing(struct kunit *test)
 		KUNIT_EXPECT_LE(test, s.entries * 100, s.slots * 80);
 	}
 	KUNIT_EXPECT_GT(test, s.grows, 10);
-	KUNIT_EXPECT_EQ(test, s.shrinks + s.rehashes + s.failed_allocs + s.reseeds, 0);
+	/* It may have been rehashed: by chance a small table looks worn. */
+	KUNIT_EXPECT_EQ(test, s.shrinks + s.failed_allocs + s.reseeds, 0);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, done), 0);
 	KUNIT_EXPECT_EQ(test, found_keys(map, done, done + 1000), 0);
 	expect_sound(test, map);
