@@ -650,6 +650,19 @@ static void chm_wear_of_full_table_costs_little_time(struct kunit *test)
 		    best_of(&s, 0, PARTS / 4), 4);
 }
 
+/* Find the first pair and remove it; whether that failed. */
+static bool take_first(struct chm *map)
+{
+	struct chm_iter it;
+	bool found;
+	u64 key;
+
+	chm_iter_init(&it, map);
+	found = chm_iter_next(&it, &key, NULL);
+	chm_iter_exit(&it);
+	return !found || remove_key(map, key);
+}
+
 /*
  * Queues and caches take the first pair again and again.  That costs no more the
  * more pairs were taken, whatever a new walk has to pass over.
@@ -664,8 +677,6 @@ static void chm_wear_by_taking_the_first(struct kunit *test)
 	u32 n = scaled(40000, 4000) / PARTS * PARTS, i;
 	struct series s = { };
 	unsigned long failed = 0;
-	struct chm_iter it;
-	u64 key;
 
 	/* In a table of its own size; shrinking would help. */
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, n, GFP_KERNEL), 0);
@@ -673,10 +684,7 @@ static void chm_wear_by_taking_the_first(struct kunit *test)
 	for (i = 0; i < n; i++) {
 		u64 start = ktime_get_ns();
 
-		chm_iter_init(&it, map);
-		failed += !chm_iter_next(&it, &key, NULL);
-		chm_iter_exit(&it);
-		failed += remove_key(map, key) != 0;
+		failed += take_first(map);
 		s.time[i / (n / PARTS)] += ktime_get_ns() - start;
 		cond_resched();
 	}
@@ -701,17 +709,13 @@ static void chm_wear_of_queue(struct kunit *test)
 	struct chm *map = test_map(test, &p);
 	unsigned long failed = 0;
 	struct chm_stats end;
-	struct chm_iter it;
-	u64 i, key;
 	bool slow;
+	u64 i;
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, scaled(20000, 5000), GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
 	for (i = n; i < 6 * n; i++) {
-		chm_iter_init(&it, map);
-		KUNIT_ASSERT_TRUE(test, chm_iter_next(&it, &key, NULL));
-		chm_iter_exit(&it);
-		failed += remove_key(map, key) || insert_key(map, i);
+		failed += take_first(map) || insert_key(map, i);
 		if (i % 256 == 0)
 			note_longest(map, &longest);
 		cond_resched();
@@ -1088,6 +1092,35 @@ static void chm_wear_is_undone_without_reclaim(struct kunit *test)
 	expect_sound(test, map);
 }
 
+static int clone_blocking(void *new_key, void *new_value, const void *key,
+			  const void *value, gfp_t gfp)
+{
+	if (gfpflags_allow_blocking(gfp))
+		return 0;
+	asked_for++;
+	return -ENOMEM;
+}
+
+/* Where pairs can't be cloned without reclaim, that is not tried all the time. */
+static void chm_wear_that_stays_is_tried_rarely(struct kunit *test)
+{
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .class = CHM_CLONE,
+		.clone = clone_blocking,
+	};
+	struct chm *map = test_map(test, &p);
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 5000), 0);
+	asked_for = 0;
+	KUNIT_ASSERT_EQ(test, remove_keys(map, 100, 5000), 0);
+	msleep(2000);
+	kunit_info(test, "measured: tried %lu times in 2 s", asked_for);
+	KUNIT_EXPECT_GE(test, asked_for, 1);
+	KUNIT_EXPECT_LE(test, asked_for, 5);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 100), 0);
+	expect_sound(test, map);
+}
+
 static u64 hash_nothing(const void *key, u64 hash_seed)
 {
 	return 0;
@@ -1138,6 +1171,7 @@ static struct kunit_case chm_wear_cases[] = {
 	KUNIT_CASE_PARAM(chm_wear_kills_nobody, churn_gen_params),
 	KUNIT_CASE(chm_wear_of_defence_without_memory),
 	KUNIT_CASE(chm_wear_is_undone_without_reclaim),
+	KUNIT_CASE(chm_wear_that_stays_is_tried_rarely),
 	{}
 };
 
