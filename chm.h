@@ -104,11 +104,10 @@ enum chm_reclaim {
  *	make up keys to look up, be there @hash or @equal.
  * @hash: Hash of a key with a seed; NULL: a seeded hash of its bytes, which
  *	changes to SipHash if a fresh seed is no help against an attack.  A good
- *	32-bit hash will do, jhash() for
- *	example: chm multiplies the result to spread it over 64 bits, and mixes
- *	the seed in.  A hash that takes @seed into account can also be defended
- *	against chosen keys.  Called in the context of the lookup, and by writers
- *	in theirs, outside RCU readers.
+ *	32-bit hash will do, jhash() for example: chm multiplies the result to
+ *	spread it over 64 bits, and mixes the seed in.  A hash that takes @seed into
+ *	account can also be defended against chosen keys.  Called in the context of
+ *	the lookup, and by writers in theirs, outside RCU readers.
  * @equal: Whether two keys are the same; NULL: memcmp().  Equal keys must
  *	have equal hashes.  Called as @hash.
  * @clone: CHM_CLONE only, where it is required: make a second pair of one.

@@ -294,6 +294,11 @@ memory_dir() {
 	unable "UML needs $1 for its memory: make room, or set TMPDIR or MEM"
 }
 
+# What every User Mode Linux is told.  Several CPUs take seccomp=on; earlyprintk shows
+# a panic before there is a console.
+# shellcheck disable=SC2034 # for those who source this
+uml_args=(seccomp=on con=null 'con0=null,fd:1' earlyprintk)
+
 free_kib() { awk '/^MemAvailable/ { print $2 }' /proc/meminfo; }
 
 # Every case in the source has to run.
