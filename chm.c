@@ -24,19 +24,21 @@
  *	Walk: the chunks that are marked as occupied, in the order of hashes.
  *	Replace: write a new slot in the same chunk, or further along the
  *	path, and switch; CHM_WORD values are overwritten in place.
- *	Resize: build a table aside, copy every pair, publish the table, let
- *	a grace period pass, free the old one without dropping what moved.
- *	A work item does so, too, with tables that are worn or far too large.
+ *	Migrate: fill another table aside, some chunks in each hold of the lock;
+ *	a write to a chunk that was copied already is done in both tables;
+ *	publish the new table when all is copied, retire the old one, and free it
+ *	after a grace period without dropping what moved.
  *	Values that readers update (CHM_CELL) are noted as they are copied;
- *	after a grace period what was added to the old ones since is added to
- *	the new ones.
+ *	after a grace period the updates that the old ones have got since are
+ *	added to the new ones.
  *
  * Locking
- *	map->lock excludes writers.  map->resize_lock, taken outside of it,
- *	has one table built at a time while map->lock is free: memory is never
- *	allocated for a table under map->lock.  Writers who must not wait for
- *	another one's memory build a table of their own; map->epoch tells that
- *	there was another.
+ *	map->lock, a spinlock taken with interrupts off, excludes writers.  A hold
+ *	takes a bounded number of chunks.  Nothing is allocated under it, no
+ *	drop() runs, and nobody waits.  chm_worker.lock, outside of it, tells which
+ *	maps the worker has to visit, and which one it is at.
+ *	map->busy, outside of both, has the writers of a CHM_SYNC map wait for one
+ *	another.
  *
  * Ordering (store side | load side | without it)
  *	O1  release store of a control word | acquire load | a FULL tag is
@@ -61,11 +63,17 @@
  *	    added to them since they were copied | end of the section that
  *	    updates a cell | updates are lost.
  *	O10 mark, addition to the new cell, mark | mark, cells, mark |
- *	    chm_cell_read() counts an update twice, or not at all.
+ *	    chm_cell_read() counts an update twice, or not at all.  Likewise when
+ *	    a writer exchanges a cell: sequence, cell and snapshot, sequence.
  *	O11 chunk marked as occupied before a pair in it is visible | a walk looks
  *	    for marks, then at chunks | a walk misses a pair that was found before.
+ *	O12 plain stores of many writers to the table that is filled, lock, publication
+ *	    by the last of them | as O6 | as O6: unlock and lock carry the earlier
+ *	    ones' stores to the one that publishes.
+ *	O13 worker has dropped, lock, slot EMPTY | lock of the writer that reuses it |
+ *	    drop() works on another pair's bytes.
  *
- * Guarantees G1-G10 are stated in Documentation/chm.rst, the reasons and the
+ * Guarantees G1-G12 are stated in Documentation/chm.rst, the reasons and the
  * rejected alternatives in Documentation/design.rst.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -73,13 +81,17 @@
 #include <linux/ctype.h>
 #include <linux/debugfs.h>
 #include <linux/kcsan-checks.h>
+#include <linux/irq_work.h>
 #include <linux/irqflags.h>
+#include <linux/jiffies.h>
+#include <linux/jump_label.h>
 #include <linux/ktime.h>
 #include <linux/log2.h>
 #include <linux/math64.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/percpu.h>
 #include <linux/preempt.h>
 #include <linux/random.h>
 #include <linux/sched/mm.h>
@@ -90,6 +102,8 @@
 #include <linux/siphash.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
+#include <linux/wait_bit.h>
+#include <linux/workqueue.h>
 
 #include "chm.h"
 #include "chm_compat.h"
@@ -130,10 +144,42 @@
 #define CHM_STRAYED		16U
 
 /* Chunks that are searched for a reason not to clear a bit of a filter. */
-#define CHM_LOWER_LIMIT		256U
+#define CHM_LOWER_LIMIT		64U
 
-/* Copying a table this large takes as long as some grace periods. */
-#define CHM_LARGE		SZ_16M
+/*
+ * Chunks that are copied or merged in one hold of the lock.  A writer's four give a
+ * table that was begun at a load of 0.80 one of 0.84 at the end (design.rst).
+ */
+#define CHM_WRITER_STEP		4U
+#define CHM_WRITER_STEP_MAX	32UL
+#define CHM_WORKER_STEP		16U
+
+/*
+ * Holds of the lock in one turn of the worker; and of a writer that must not sleep
+ * and finds the table full.
+ */
+#define CHM_TURN		64U
+
+/* A table so large, or smaller, is allocated by the writer that needs it. */
+#define CHM_SMALL		SZ_32K
+
+/* The slack of a larger one, up to this, is used up in no time: ask early. */
+#define CHM_MIDDLING		SZ_1M
+
+/* DEAD slots that become EMPTY in one hold, and chunks that may be looked at. */
+#define CHM_WRITER_SWEEP	8U
+#define CHM_WORKER_SWEEP	64U
+#define CHM_SWEEP_CHUNKS	(32U * BITS_PER_LONG)
+
+/* Pairs that are dropped in one turn. */
+#define CHM_DROPS		64U
+
+/* Attempts of a writer that must not sleep; of one that could do without. */
+#define CHM_ATTEMPTS		8U
+#define CHM_NEAR_TRIES		4U
+
+/* Attempts of the worker at a lock, before it queues for it. */
+#define CHM_TRIES		64U
 
 /* Chunks that a walk visits in one read-side section. */
 #define CHM_SECTION		64U
@@ -144,18 +190,53 @@
 /* What chm_store() may do about a key. */
 #define CHM_CREATE		BIT(0)
 #define CHM_UPDATE		BIT(1)
-#define CHM_ZEROES		BIT(2)	/* no value: all its bytes are zero */
-#define CHM_ANYWHERE		BIT(3)	/* as far from home as there is room */
+#define CHM_ZEROES		BIT(2)	/* no value: zeroes, but for one word */
+#define CHM_HAND_OUT		BIT(3)	/* the old pair, which is not dropped */
+#define CHM_FETCH		BIT(4)	/* copy out the value that is present */
+#define CHM_ANYWHERE		BIT(5)	/* as far from home as there is room */
+
+/* What a writer is to do, and what came of it. */
+struct chm_op {
+	const void	*key;
+	const void	*value;		/* NULL: see CHM_ZEROES */
+	const void	*expected;	/* NULL: any value may be there */
+	void		*old_key;	/* NULL: not wanted */
+	void		*old_value;	/* for CHM_HAND_OUT and CHM_FETCH */
+	const void	*found;		/* the value in the map */
+	u32		due;		/* where the new pair is, if it is far */
+	unsigned int	how;
+	unsigned int	word;		/* for CHM_ZEROES: which, and what it is */
+	long		amount;
+	bool		too_far;	/* the room that there is */
+	bool		stuck;		/* there is no slot on its path */
+	unsigned int	tries;		/* to find room that is nearer */
+	unsigned int	attempts;	/* to make room */
+	u16		aborts;		/* of the map, at the last one */
+};
+
+/* Where a migration stands.  Under map->lock. */
+enum chm_phase {
+	CHM_IDLE,
+	CHM_WANTED,		/* the worker looks for memory */
+	CHM_COPYING,		/* map->next is being filled */
+	CHM_SETTLING,		/* CHM_CELL: old cells may still be updated */
+	CHM_MERGING,		/* CHM_CELL: they are final */
+};
 
 /*
- * What was copied from a table into its successor, as it was then.  What cells
- * have more after a grace period is still to be added there: values of CHM_CELL
- * maps.  Others must be the same still, which CONFIG_CHM_DEBUG looks at: pairs.
+ * What was copied from a table into its successor, as it was then.  The updates that
+ * cells have got since are still to be added there: values of CHM_CELL maps.  Others
+ * must be the same still, which CONFIG_CHM_DEBUG looks at: pairs.
  */
 struct chm_snapshot {
 	struct chm_table	*from;		/* what was copied */
 	size_t			bytes;		/* of all this */
+	unsigned long		slots;		/* that there is room for */
+	unsigned long		cookie;		/* CHM_CELL: when old cells are final */
 	unsigned long		merged;		/* how far, see chm_merge_begin() */
+	u32			cursor;		/* chunks of @from that are merged */
+	unsigned int		seq;		/* odd: a cell is being exchanged */
+	u32			*where;		/* CHM_CELL: slots in the new table */
 	u8			copies[] __aligned(CHM_SLOT_ALIGN); /* by slots */
 };
 
@@ -163,13 +244,6 @@ struct chm_snapshot {
 struct chm_snapshots {
 	struct chm_snapshot	*pending;	/* to be merged into this table */
 	struct chm_snapshot	*spent;		/* of this table; freed with it */
-};
-
-/* What a writer lacks that found no usable slot. */
-enum chm_need {
-	CHM_NEED_SLOTS,		/* there are as many pairs as there may be */
-	CHM_NEED_EMPTY,		/* DEAD slots fill the table */
-	CHM_NEED_NEARER,	/* the probe path is full for too long */
 };
 
 /* What a new table's seed shall be. */
@@ -200,28 +274,33 @@ struct chm_debugfs {
 
 /* === Parameters ========================================================== */
 
+static u32 chm_max_load(const struct chm_params *p)
+{
+	return p->max_load ?: 80;
+}
+
+static u32 chm_value_offset(const struct chm_params *p)
+{
+	return p->value_offset ?: ALIGN(p->key_size,
+					chm_natural_align(p->value_size));
+}
+
+static u32 chm_slot_size(const struct chm_params *p)
+{
+	u32 align = max(chm_natural_align(p->key_size),
+			chm_natural_align(p->value_size));
+
+	return p->slot_size ?: ALIGN(chm_value_offset(p) + p->value_size, align);
+}
+
 static bool chm_sizes_valid(const struct chm_params *p)
 {
 	return p->key_size && p->key_size <= CHM_KEY_MAX &&
 	       p->value_size <= CHM_VALUE_MAX &&
 	       p->value_offset <= CHM_KEY_MAX &&
-	       p->slot_size <= CHM_KEY_MAX + CHM_VALUE_MAX;
-}
-
-/* Fill in what 0 means; false if key and value don't fit what was given. */
-static bool chm_lay_out_slot(struct chm_params *p)
-{
-	u32 align = max(chm_natural_align(p->key_size),
-			chm_natural_align(p->value_size));
-	u32 end;
-
-	if (!p->value_offset)
-		p->value_offset = ALIGN(p->key_size,
-					chm_natural_align(p->value_size));
-	end = p->value_offset + p->value_size;
-	if (!p->slot_size)
-		p->slot_size = ALIGN(end, align);
-	return p->value_offset >= p->key_size && p->slot_size >= end;
+	       p->slot_size <= CHM_KEY_MAX + CHM_VALUE_MAX &&
+	       chm_value_offset(p) >= p->key_size &&
+	       chm_slot_size(p) >= chm_value_offset(p) + p->value_size;
 }
 
 /* Words that are added to must be aligned; others merge() sees to itself. */
@@ -231,7 +310,7 @@ static int chm_check_cell(const struct chm_params *p)
 		return -EINVAL;
 	if (p->merge)
 		return 0;
-	return (p->value_size | p->value_offset | p->slot_size) %
+	return (p->value_size | chm_value_offset(p) | chm_slot_size(p)) %
 	       sizeof(long) ? -EINVAL : 0;
 }
 
@@ -246,8 +325,8 @@ static int chm_check_class(const struct chm_params *p)
 		if (!is_power_of_2(p->value_size) ||
 		    p->value_size > sizeof(long))
 			return -EINVAL;
-		return (p->value_offset | p->slot_size) & (p->value_size - 1) ?
-		       -EINVAL : 0;
+		return (chm_value_offset(p) | chm_slot_size(p)) &
+		       (p->value_size - 1) ? -EINVAL : 0;
 	case CHM_CLONE:
 		return !p->clone || p->merge ? -EINVAL : 0;
 	case CHM_CELL:
@@ -256,17 +335,13 @@ static int chm_check_class(const struct chm_params *p)
 	return -EINVAL;
 }
 
-/* Replace zeroes by their defaults and check everything. */
-static int chm_params_complete(struct chm_params *p)
+static int chm_params_check(const struct chm_params *p)
 {
-	if (!p->max_load)
-		p->max_load = 80;
-	if (!p->growth)
-		p->growth = 140;
-	if (!chm_sizes_valid(p) || !chm_lay_out_slot(p))
+	if (!chm_sizes_valid(p))
 		return -EINVAL;
-	if (p->max_load < 25 || p->max_load > 95 ||
-	    p->growth < 110 || p->growth > 400)
+	if (chm_max_load(p) < 25 || chm_max_load(p) > 95)
+		return -EINVAL;
+	if (p->growth && (p->growth < 110 || p->growth > 400))
 		return -EINVAL;
 	if (p->max_entries && p->min_entries > p->max_entries)
 		return -EINVAL;
@@ -278,7 +353,7 @@ static int chm_params_complete(struct chm_params *p)
 /* For messages. */
 static const char *chm_name(const struct chm *map)
 {
-	return map->debugfs ? map->debugfs->name : "without a name";
+	return map && map->debugfs ? map->debugfs->name : "without a name";
 }
 
 /* === Layout ============================================================== */
@@ -306,7 +381,7 @@ static u64 chm_chunks_for(const struct chm_params *p, u64 entries)
 
 	if (entries > CHM_MAX_CHUNKS * CHM_SLOTS)
 		return U64_MAX;
-	slots = div_u64(entries * 100 + p->max_load - 1, p->max_load);
+	slots = div_u64(entries * 100 + chm_max_load(p) - 1, chm_max_load(p));
 	return max_t(u64, div_u64(slots + CHM_SLOTS - 1, CHM_SLOTS), 1);
 }
 
@@ -324,7 +399,7 @@ static u32 chm_range(const struct chm_table *t)
 
 static u64 chm_chunks_bytes(const struct chm_params *p, u64 nr_chunks)
 {
-	return nr_chunks * chm_stride(p->slot_size);
+	return nr_chunks * chm_stride(chm_slot_size(p));
 }
 
 /*
@@ -388,12 +463,12 @@ static struct chm_snapshot *chm_spent(const struct chm_table *t)
 /* What of a slot is noted: the value of a cell, or the whole pair. */
 static u32 chm_noted_offset(const struct chm_params *p)
 {
-	return p->class == CHM_CELL ? p->value_offset : 0;
+	return p->class == CHM_CELL ? chm_value_offset(p) : 0;
 }
 
 static u32 chm_noted_size(const struct chm_params *p)
 {
-	return p->class == CHM_CELL ? p->value_size : p->slot_size;
+	return p->class == CHM_CELL ? p->value_size : chm_slot_size(p);
 }
 
 /* What was copied from slot number @nr. */
@@ -411,32 +486,68 @@ static size_t chm_bytes(const struct chm_table *t)
 {
 	size_t bytes = chm_table_bytes(t->p, t->nr_chunks);
 
-	if (t->p->class == CHM_CELL && chm_spent(t))
+	if (t->p->class != CHM_CELL)
+		return bytes;
+	if (chm_spent(t))
 		bytes += chm_spent(t)->bytes;
+	if (chm_pending(t)) {
+		bytes += chm_pending(t)->bytes;
+		if (chm_pending(t)->from)
+			bytes += chm_bytes(chm_pending(t)->from);
+	}
 	return bytes;
+}
+
+/* For their ids. */
+static atomic_t chm_tables;
+
+static bool chm_in_a_hurry(u64 bytes)
+{
+	return bytes > CHM_SMALL && bytes <= CHM_MIDDLING;
 }
 
 /* Slots stay as the allocator left them: only FULL ones are ever read. */
 static void chm_table_init(struct chm_table *t, const struct chm_params *p,
-			   u32 nr_chunks)
+			   void *ctx, u32 nr_chunks)
 {
+	unsigned long spare;
 	u32 i;
 
 	memset(t, 0, sizeof(*t));
 	t->nr_chunks = nr_chunks;
-	t->stride = chm_stride(p->slot_size);
-	t->slots_offset = chm_slots_offset(p->slot_size);
+	t->slot_size = chm_slot_size(p);
+	t->value_offset = chm_value_offset(p);
+	t->stride = chm_stride(t->slot_size);
+	t->slots_offset = chm_slots_offset(t->slot_size);
 	t->p = p;
+	t->ctx = ctx;
+	t->id = atomic_inc_return(&chm_tables);
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
-					       p->max_load, 100));
+					       chm_max_load(p), 100));
+	spare = chm_nr_slots(t) - t->max_entries;
+	t->hard_entries = t->max_entries + spare / 2;
+	t->ask_entries = t->max_entries;
+	if (chm_in_a_hurry(chm_table_bytes(p, nr_chunks)))
+		t->ask_entries -= t->max_entries / 8;
 	memset(chm_dead_chunks(t), 0, chm_bitmap_longs(nr_chunks) * sizeof(long));
 	if (chm_takes_snapshots(p))
 		*chm_snapshots(t) = (struct chm_snapshots) { };
-	for (i = 0; i < nr_chunks; i++) {
+	for (i = 0; i < nr_chunks; i++)
 		__chm_chunk(t, i, p)->ctrl = 0;
-		if (!(i % CHM_RANGE))
-			cond_resched();
-	}
+}
+
+/*
+ * Would the caller, or a reader that it interrupts, never go on if it slept?  As far
+ * as the kernel can tell: without CONFIG_PREEMPT_COUNT spinlocks leave no trace.
+ */
+static bool chm_must_not_sleep(void)
+{
+#ifdef CONFIG_PROVE_RCU
+	/* Not LOCK_STATE_UNKNOWN: lockdep gives up after its first report. */
+	if (lock_is_held(&rcu_lock_map) == LOCK_STATE_HELD)
+		return true;
+#endif
+	return preempt_count() || irqs_disabled() || rcu_preempt_depth();
 }
 
 /*
@@ -456,11 +567,14 @@ VISIBLE_IF_KUNIT void *chm_alloc(u64 bytes, gfp_t gfp)
 	KUNIT_STATIC_STUB_REDIRECT(chm_alloc, bytes, gfp);
 	if (bytes > LONG_MAX)
 		return ERR_PTR(-E2BIG);
+	/* vmalloc() sleeps in older kernels, whatever it is told. */
+	if (!gfpflags_allow_blocking(gfp))
+		return bytes > KMALLOC_MAX_SIZE ? ERR_PTR(-ENOMEM) :
+		       kmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
 	/* kvmalloc() refuses and warns beyond INT_MAX. */
 	if (bytes <= INT_MAX)
 		p = kvmalloc(bytes, gfp | __GFP_NOWARN);
-	/* In older kernels it has no second way for those that must not reclaim. */
-	if (!p && (bytes > INT_MAX || !gfpflags_allow_blocking(gfp)))
+	else
 		p = __vmalloc(bytes, gfp | __GFP_NOWARN);
 	return p ?: ERR_PTR(-ENOMEM);
 }
@@ -469,45 +583,73 @@ VISIBLE_IF_KUNIT void *chm_alloc(u64 bytes, gfp_t gfp)
 EXPORT_SYMBOL_GPL(chm_alloc);
 #endif
 
-static struct chm_table *chm_table_alloc(const struct chm_params *p,
+static struct chm_table *chm_table_alloc(const struct chm_params *p, void *ctx,
 					 u64 nr_chunks, gfp_t gfp)
 {
 	struct chm_table *t;
 
 	if (nr_chunks > CHM_MAX_CHUNKS)
 		return ERR_PTR(-E2BIG);
+	/* See chm_snapshot.where. */
+	if (p->class == CHM_CELL && nr_chunks > U32_MAX / CHM_SLOTS)
+		return ERR_PTR(-E2BIG);
 	t = chm_alloc(chm_table_bytes(p, nr_chunks), gfp);
 	if (!IS_ERR(t))
-		chm_table_init(t, p, nr_chunks);
+		chm_table_init(t, p, ctx, nr_chunks);
 	return t;
 }
 
 /* Of what is noted of a table of @nr_chunks. */
 static u64 chm_snapshot_bytes(const struct chm_params *p, u32 nr_chunks)
 {
-	return sizeof(struct chm_snapshot) +
-	       (u64)nr_chunks * CHM_SLOTS * chm_noted_size(p);
+	u64 slots = (u64)nr_chunks * CHM_SLOTS;
+	u64 copies = ALIGN(slots * chm_noted_size(p), sizeof(u32));
+
+	return sizeof(struct chm_snapshot) + copies +
+	       (p->class == CHM_CELL ? slots * sizeof(u32) : 0);
 }
 
 /* Have @fresh keep room for what it gets from a table of @nr_chunks. */
 static int chm_snapshot_alloc(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
 {
+	unsigned long slots = (unsigned long)nr_chunks * CHM_SLOTS;
 	u64 bytes = chm_snapshot_bytes(fresh->p, nr_chunks);
 	struct chm_snapshot *s = chm_alloc(bytes, gfp);
 
 	if (IS_ERR(s))
 		return PTR_ERR(s);
-	s->from = NULL;
-	s->bytes = bytes;
-	s->merged = 0;
+	*s = (struct chm_snapshot) { .bytes = bytes, .slots = slots };
+	s->where = (void *)s + bytes - slots * sizeof(u32);
 	chm_snapshots(fresh)->pending = s;
 	return 0;
 }
 
-static void chm_snapshots_free(struct chm_table *t)
+static void chm_table_free(struct chm_table *t)
 {
-	kvfree(chm_snapshots(t)->pending);
-	kvfree(chm_snapshots(t)->spent);
+	if (chm_takes_snapshots(t->p)) {
+		kvfree(chm_snapshots(t)->pending);
+		kvfree(chm_snapshots(t)->spent);
+	}
+	kvfree(t);
+}
+
+/*
+ * A table of @nr_chunks, to replace one of @old_chunks; 0: none.  It takes no map: the
+ * worker's may be gone when it does not hold the lock.
+ */
+static struct chm_table *chm_table_build(const struct chm_params *p, void *ctx,
+					 u64 nr_chunks, u32 old_chunks, gfp_t gfp)
+{
+	struct chm_table *fresh = chm_table_alloc(p, ctx, nr_chunks, gfp);
+	int ret;
+
+	if (IS_ERR(fresh) || !chm_takes_snapshots(p) || !old_chunks)
+		return fresh;
+	ret = chm_snapshot_alloc(fresh, old_chunks, gfp);
+	if (!ret)
+		return fresh;
+	chm_table_free(fresh);
+	return ERR_PTR(ret);
 }
 
 /* === Lookup ============================================================== */
@@ -625,20 +767,20 @@ const void *chm_lookup_displaced(const struct chm_table *t, const void *key,
 }
 EXPORT_SYMBOL_GPL(chm_lookup_displaced);
 
-const void *chm_lookup(struct chm *map, const void *key)
+const void *chm_lookup(const struct chm *map, const void *key)
 {
 	return __chm_lookup(map, key, NULL);
 }
 EXPORT_SYMBOL_GPL(chm_lookup);
 
-bool chm_get(struct chm *map, const void *key, void *value)
+bool chm_get(const struct chm *map, const void *key, void *value)
 {
 	return __chm_get(map, key, value, NULL);
 }
 EXPORT_SYMBOL_GPL(chm_get);
 
-unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
-			     const void **values)
+unsigned int chm_lookup_many(const struct chm *map, const void *keys,
+			     unsigned int n, const void **values)
 {
 	return __chm_lookup_many(map, keys, n, values, NULL);
 }
@@ -647,22 +789,27 @@ EXPORT_SYMBOL_GPL(chm_lookup_many);
 /* === Cells =============================================================== */
 
 /*
- * While a writer moves cells to another table, updates go to the old table or to
- * the new one, depending on which the updater found.  The new cell began with
- * the snapshot of the old one, so all updates together have come to
+ * While cells move to another table, updates go to the old table or to the new one,
+ * depending on which the updater found.  The new cell began with the snapshot of
+ * the old one, so all updates together have come to
  *
- *	new + (old - snapshot)		until the writer has added that difference,
+ *	new + (old - snapshot)		until that difference has been added,
  *	new				from then on.
  *
- * The writer does so after a grace period, when the old cell is final (O9), and
- * says how far it is in one word, so that chm_cell_read() can tell which of the
- * two it has read, from when the table is published until nothing is pending.
- * The old table and the snapshot stay for another grace period.
+ * That is done after a grace period, when the old cell is final (O9).  One word
+ * says how far it is, so that chm_cell_read() can tell which of the two it has read,
+ * from when the table is published until nothing is pending.  The old table and the
+ * snapshot stay for another grace period.
  *
- * A reader that found the old table still has no use for the new cell: what went
- * there has not ended before the reader began, which would have found the new
- * table then.  And the writer keeps the map's mutex from the snapshot until
- * all is merged: nothing else replaces, removes or moves a cell meanwhile.
+ * Writers go on meanwhile.  A key that is removed and inserted again has a new cell
+ * that owes nothing to the old one: the snapshot says which slot the old cell went
+ * to, and slots are not reused until all is merged.  One that is replaced takes the
+ * old cell's present value for the snapshot: its updates up to then are overwritten.
+ *
+ * A reader that found the old table has no use for the new cell: what went there
+ * has not ended before the reader began, which would have found the new table then.
+ * But a writer may exchange the new cell while that reader is still in the old
+ * table: what it reads then is the old cell's own sum, without the exchange.
  */
 
 /*
@@ -682,27 +829,45 @@ static bool chm_is_merged(const struct chm_snapshot *s, unsigned long nr)
 	return merged > 2 * nr;
 }
 
-/* Was word @nr still as chm_is_merged() found it when it was read? */
-static bool chm_still_unmerged(const struct chm_snapshot *s, unsigned long nr)
+/* Wait until no cell is being exchanged. */
+static unsigned int chm_read_seq(const struct chm_snapshot *s)
+{
+	unsigned int seq;
+
+	/*
+	 * O10: acquire.  Pairs with chm_exchange_end(): the cells and the snapshot
+	 * that are read next are not older than the exchange.
+	 */
+	while ((seq = smp_load_acquire(&s->seq)) & 1)
+		cpu_relax();
+	return seq;
+}
+
+/* Was word @nr unmerged, and no cell exchanged since @seq, while it was read? */
+static bool chm_still_unmerged(const struct chm_snapshot *s, unsigned long nr,
+			       unsigned int seq)
 {
 	/*
-	 * O10: the cells before the mark.  Pairs with chm_merge_begin(): who saw
-	 * the sum sees that it had begun, and does not add the same once more.
+	 * O10: the cells before the mark and the sequence.  Pairs with
+	 * chm_merge_begin(): a reader that saw the sum sees that it had begun, and
+	 * does not add the same once more.  And with chm_exchange_begin().
 	 */
 	smp_rmb();
-	return READ_ONCE(s->merged) <= 2 * nr;
+	return READ_ONCE(s->merged) <= 2 * nr && READ_ONCE(s->seq) == seq;
 }
 
 /* What all updates of one word have come to. */
 static unsigned long chm_sum_word(const struct chm_snapshot *s, unsigned long nr,
 				  const atomic_long_t *now,
-				  const atomic_long_t *old, unsigned long copied)
+				  const atomic_long_t *old,
+				  const unsigned long *copied)
 {
 	while (!chm_is_merged(s, nr)) {
+		unsigned int seq = chm_read_seq(s);
 		unsigned long sum = atomic_long_read(now) +
-				    atomic_long_read(old) - copied;
+				    atomic_long_read(old) - READ_ONCE(*copied);
 
-		if (chm_still_unmerged(s, nr))
+		if (chm_still_unmerged(s, nr, seq))
 			return sum;
 	}
 	return atomic_long_read(now);
@@ -712,10 +877,18 @@ static unsigned long chm_sum_word(const struct chm_snapshot *s, unsigned long nr
 static unsigned long chm_slot_number(const struct chm_table *t,
 				     const void *value)
 {
-	size_t at = value - (const void *)(t + 1) - t->p->value_offset;
+	size_t at = value - (const void *)(t + 1) - t->value_offset;
 
 	return at / t->stride * CHM_SLOTS +
-	       (at % t->stride - t->slots_offset) / t->p->slot_size;
+	       (at % t->stride - t->slots_offset) / t->slot_size;
+}
+
+/* Slot number @nr. */
+static void *chm_numbered_slot(const struct chm_table *t, unsigned long nr)
+{
+	const struct chm_chunk *c = __chm_chunk(t, nr / CHM_SLOTS, t->p);
+
+	return __chm_slot(t, c, nr % CHM_SLOTS, t->p);
 }
 
 /* Word by word: @now is in the new table, @old in that of @s. */
@@ -731,25 +904,43 @@ static void chm_sum_words(struct chm_snapshot *s, const struct chm_params *p,
 		unsigned long sum = chm_sum_word(s, slot * words + i,
 						 (const atomic_long_t *)now + i,
 						 (const atomic_long_t *)old + i,
-						 copied[i]);
+						 &copied[i]);
 
 		memcpy(value + i * sizeof(long), &sum, sizeof(sum));
 	}
 }
 
 /* As chm_sum_words(), where merge() knows what to do, here with a copy. */
-static void chm_sum_merged(struct chm_snapshot *s, const struct chm_params *p,
+static void chm_sum_merged(struct chm_snapshot *s, const struct chm_table *t,
 			   const void *now, const void *old, void *value)
 {
 	unsigned long slot = chm_slot_number(s->from, old);
 
 	while (!chm_is_merged(s, slot)) {
-		__chm_copy_cell(value, now, p);
-		p->merge(value, old, chm_noted(s, p, slot));
-		if (chm_still_unmerged(s, slot))
+		__chm_copy_cell(t, value, now, t->p);
+		t->p->merge(t->ctx, value, old, chm_noted(s, t->p, slot));
+		if (chm_still_unmerged(s, slot, s->seq))
 			return;
 	}
-	__chm_copy_cell(value, now, p);
+	__chm_copy_cell(t, value, now, t->p);
+}
+
+/*
+ * The cell of @key in the table that @s is of, if it is the one that @now of @t was
+ * copied from, and not that of an earlier life of the key.
+ */
+static const void *chm_old_cell(const struct chm_snapshot *s,
+				const struct chm_table *t, const void *key,
+				const void *now)
+{
+	const void *old = __chm_lookup_hashed(s->from, key,
+					      __chm_hash(s->from, key, t->p),
+					      t->p);
+
+	if (!old || s->where[chm_slot_number(s->from, old)] !=
+	    chm_slot_number(t, now))
+		return NULL;
+	return old;
 }
 
 /* Copy out the cell @now of @key in @t, with all its updates. */
@@ -766,13 +957,11 @@ static void chm_sum_cell(const struct chm_table *t, const void *key,
 	 */
 	s = smp_load_acquire(&chm_snapshots(t)->pending);
 	if (s)
-		old = __chm_lookup_hashed(s->from, key,
-					  __chm_hash(s->from, key, p), p);
-	/* What the old table lacks came after the merging. */
+		old = chm_old_cell(s, t, key, now);
 	if (!old)
-		__chm_copy_cell(value, now, p);
+		__chm_copy_cell(t, value, now, p);
 	else if (p->merge)
-		chm_sum_merged(s, p, now, old, value);
+		chm_sum_merged(s, t, now, old, value);
 	else
 		chm_sum_words(s, p, now, old, value);
 }
@@ -791,7 +980,7 @@ void *chm_cell_lookup(struct chm *map, const void *key)
 }
 EXPORT_SYMBOL_GPL(chm_cell_lookup);
 
-bool chm_cell_read(struct chm *map, const void *key, void *value)
+bool chm_cell_read(const struct chm *map, const void *key, void *value)
 {
 	const struct chm_table *t;
 	const void *now;
@@ -874,6 +1063,7 @@ static void chm_set_ctrl(struct chm_table *t, u32 chunk, struct chm_chunk *c,
 	bool was_occupied = chm_occupies(c->ctrl);
 
 	ASSERT_EXCLUSIVE_WRITER(c->ctrl);
+	t->version++;
 	/*
 	 * O11: the chunk is marked before the pair is visible.  Pairs with
 	 * chm_next_occupied(): otherwise a walk that began when the pair was
@@ -1121,15 +1311,20 @@ static void chm_copy_bytes(void *to, const void *from, u32 len)
 	memcpy(to, from, len);
 }
 
-static void chm_write_slot(void *slot, const void *key, const void *value,
-			   const struct chm_params *p)
+static void chm_write_slot(const struct chm_table *t, void *slot,
+			   const struct chm_op *op)
 {
-	chm_copy_bytes(slot, key, p->key_size);
-	/* See CHM_ZEROES. */
-	if (value)
-		chm_copy_bytes(slot + p->value_offset, value, p->value_size);
-	else
-		memset(slot + p->value_offset, 0, p->value_size);
+	const struct chm_params *p = t->p;
+
+	chm_copy_bytes(slot, op->key, p->key_size);
+	if (op->value) {
+		chm_copy_bytes(slot + t->value_offset, op->value, p->value_size);
+		return;
+	}
+	memset(slot + t->value_offset, 0, p->value_size);
+	if (op->how & CHM_ZEROES)
+		memcpy(slot + t->value_offset + op->word * sizeof(long),
+		       &op->amount, sizeof(op->amount));
 }
 
 /* Make the pair in @at, whose slot is written, visible. */
@@ -1163,19 +1358,22 @@ static void chm_kill_slot(struct chm_table *t, const struct chm_place *at,
 		     chm_tag_set(at->c->ctrl, at->slot, chm_dead_tag(t, taken)));
 }
 
-static void chm_drop_slots(const struct chm_table *t,
-			   const struct chm_chunk *c, unsigned long mask)
+/* Return: how many were dropped. */
+static u32 chm_drop_slots(const struct chm_table *t,
+			  const struct chm_chunk *c, unsigned long mask)
 {
 	const struct chm_params *p = t->p;
+	u32 n = hweight_long(mask);
 	u32 slot;
 
 	if (!p->drop)
-		return;
+		return 0;
 	chm_for_each_match(slot, mask) {
 		void *key = __chm_slot(t, c, slot, p);
 
-		p->drop(key, key + p->value_offset);
+		p->drop(t->ctx, key, key + t->value_offset);
 	}
+	return n;
 }
 
 /* === Reclaim ============================================================= */
@@ -1184,76 +1382,109 @@ static void chm_drop_slots(const struct chm_table *t,
  * Removed slots wait for a grace period as DEAD slots of one of two
  * generations.  Removals join @dead_gen; the other generation is sealed: its
  * cookie was taken after its last DEAD store.  When that has elapsed its slots
- * become EMPTY and the generations change places.  A bitmap says which chunks
- * have DEAD slots, so that sweeping costs by their number.
+ * become EMPTY, some at a time, and the generations change places.  A bitmap says
+ * which chunks have DEAD slots, so that sweeping costs by their number.
+ *
+ * In maps without drop() writers sweep, too.  In others only the worker does, or
+ * the writer that holds a CHM_SYNC map: drop() must run outside the lock, and its
+ * slot must not be reused until it has.
  */
 
-/* The DEAD slots of generation @gen become EMPTY; their grace period is over. */
-static void chm_sweep(struct chm *map, struct chm_table *t, unsigned int gen)
+/* Have the worker visit @map when the lock is released. */
+static void chm_call_worker(struct chm *map)
 {
-	const struct chm_params *p = &map->p;
-	unsigned long chunk;
-
-	if (!t->dead[gen])
-		return;
-	for_each_set_bit(chunk, chm_dead_chunks(t), t->nr_chunks) {
-		struct chm_chunk *c = __chm_chunk(t, chunk, p);
-		unsigned long mask = chm_match_dead_gen(c->ctrl, gen);
-
-		if (!mask)
-			continue;
-		chm_drop_slots(t, c, mask & chm_match_droppable(c->ctrl));
-		chm_set_ctrl(t, chunk, c, chm_tags_clear(c->ctrl, mask));
-		if (!chm_match_dead(c->ctrl))
-			__clear_bit(chunk, chm_dead_chunks(t));
-		cond_resched();
-	}
-	t->dead[gen] = 0;
+	lockdep_assert_held(&map->lock);
+	map->kick = true;
 }
 
-/*
- * Sweep what has elapsed, seal what has not begun to wait.  Return: whether DEAD
- * slots became EMPTY.
- */
-static bool chm_advance(struct chm *map, struct chm_table *t)
+/* Let the sealed generation, which is empty, be the other one. */
+static void chm_seal(struct chm_table *t)
 {
-	unsigned int sealed = !t->dead_gen;
-	bool swept = t->dead[sealed];
+	if (!t->dead[t->dead_gen] || t->dead[!t->dead_gen])
+		return;
+	/*
+	 * O5: the cookie comes after the last DEAD store it covers.  Pairs
+	 * with the end of the sections of readers who saw FULL before it.
+	 */
+	t->cookie = get_state_synchronize_rcu();
+	t->dead_gen ^= 1;
+	t->sweep = 0;
+}
 
-	lockdep_assert_held(&map->lock);
-	if (swept) {
-		/*
-		 * O5: nobody looks at the slots of this generation any more.
-		 * Pairs with the end of the RCU section of whoever saw them
-		 * FULL; without it a reader would see another pair's bytes.
-		 */
-		if (!poll_state_synchronize_rcu(t->cookie))
-			return false;
-		chm_sweep(map, t, sealed);
+/* How many takers wait for cells that joined generation @gen. */
+static u16 *chm_pins(const struct chm_table *t, unsigned int gen)
+{
+	return (u16 *)(gen ? &t->pins_1 : &t->pins_0);
+}
+
+/* Can the slots of the sealed generation be used again? */
+static bool chm_may_sweep(const struct chm *map, const struct chm_table *t)
+{
+	/* The updates of a cell are merged into its slot, DEAD or not. */
+	if (!t->dead[!t->dead_gen] || map->phase >= CHM_SETTLING ||
+	    *chm_pins(t, !t->dead_gen))
+		return false;
+	/*
+	 * O5: nobody looks at these slots any more.  Pairs with the end of the
+	 * sections of readers who saw them FULL; without it a reader would see
+	 * another pair's bytes.
+	 */
+	return poll_state_synchronize_rcu(t->cookie);
+}
+
+/* These slots of chunk @chunk, DEAD and swept, become EMPTY. */
+static void chm_empty_slots(struct chm_table *t, u32 chunk, unsigned long mask)
+{
+	struct chm_chunk *c = __chm_chunk(t, chunk, t->p);
+
+	t->dead[!t->dead_gen] -= hweight_long(mask);
+	chm_set_ctrl(t, chunk, c, chm_tags_clear(c->ctrl, mask));
+	if (!chm_match_dead(c->ctrl))
+		__clear_bit(chunk, chm_dead_chunks(t));
+}
+
+/* The next chunk that has DEAD slots; @end: none that is to be looked at now. */
+static u32 chm_next_dead(struct chm_table *t, u32 end)
+{
+	t->sweep = find_next_bit(chm_dead_chunks(t), end, t->sweep);
+	return t->sweep;
+}
+
+/* Some chunks were swept: go on with the others, or with the other generation. */
+static void chm_end_sweep(struct chm_table *t)
+{
+	if (!t->dead[!t->dead_gen])
+		chm_seal(t);
+	else if (t->sweep == t->nr_chunks)
+		t->sweep = 0;
+}
+
+/* Make up to @slots EMPTY, of a map without drop(). */
+static void chm_sweep(struct chm_table *t, u32 slots)
+{
+	u32 end = min(t->nr_chunks, t->sweep + CHM_SWEEP_CHUNKS);
+	unsigned int gen = !t->dead_gen;
+
+	while (slots && chm_next_dead(t, end) < end) {
+		struct chm_chunk *c = __chm_chunk(t, t->sweep, t->p);
+		unsigned long mask = chm_match_dead_gen(c->ctrl, gen);
+
+		if (mask)
+			chm_empty_slots(t, t->sweep, mask);
+		/* One for the look at the chunk, at least. */
+		slots -= clamp_t(u32, hweight_long(mask), 1, slots);
+		t->sweep++;
 	}
-	if (t->dead[!sealed]) {
-		/*
-		 * O5: the cookie comes after the last DEAD store it covers.  Pairs
-		 * with the end of the sections of readers who saw FULL before it.
-		 */
-		t->cookie = start_poll_synchronize_rcu();
-		t->dead_gen = sealed;
-	}
-	return swept;
+	chm_end_sweep(t);
 }
 
 /* Poll when DEAD slots are many enough to matter. */
-static void chm_poll(struct chm *map, struct chm_table *t)
+static void chm_poll(const struct chm *map, struct chm_table *t)
 {
-	if (chm_nr_dead(t) > chm_nr_slots(t) / 16)
-		chm_advance(map, t);
-}
-
-/* Have chm_reclaim_work() run after a grace period, if it isn't due anyway. */
-static void chm_schedule_reclaim(struct chm *map)
-{
-	if (!map->dying)
-		queue_rcu_work(system_dfl_wq, &map->reclaim);
+	if (chm_nr_dead(t) <= chm_nr_slots(t) / 16 || map->p->drop)
+		return;
+	if (chm_may_sweep(map, t))
+		chm_sweep(t, CHM_WRITER_SWEEP);
 }
 
 /* The slot at @at, of the active table, was just turned DEAD. */
@@ -1263,75 +1494,168 @@ static void chm_note_dead(struct chm *map, struct chm_table *t,
 	t->dead[t->dead_gen]++;
 	__set_bit(at->chunk, chm_dead_chunks(t));
 	if (!t->dead[!t->dead_gen]) {
-		chm_advance(map, t);
-		chm_schedule_reclaim(map);
+		chm_seal(t);
+		chm_call_worker(map);
 	}
 }
 
-/* Free a table that no reader can see, with the pairs that are still its. */
-static void chm_free_table(const struct chm_params *p, struct chm_table *t)
+/* --- Retired tables --- */
+
+/*
+ * A list of tables has a pointer to the youngest, which points to the oldest, and
+ * so on to the youngest.
+ */
+static void chm_append(struct chm_table **youngest, struct chm_table *t)
 {
-	u32 i;
+	t->link = *youngest ? (*youngest)->link : t;
+	if (*youngest)
+		(*youngest)->link = t;
+	*youngest = t;
+}
 
-	for (i = 0; p->drop && i < t->nr_chunks; i++) {
-		struct chm_chunk *c = __chm_chunk(t, i, p);
+static struct chm_table *chm_oldest(const struct chm_table *youngest)
+{
+	return youngest ? youngest->link : NULL;
+}
 
-		chm_drop_slots(t, c, chm_match_droppable(c->ctrl));
+static void chm_remove_oldest(struct chm_table **youngest)
+{
+	struct chm_table *oldest = (*youngest)->link;
+
+	if (oldest == *youngest)
+		*youngest = NULL;
+	else
+		(*youngest)->link = oldest->link;
+}
+
+/*
+ * Hand over a table that was just replaced, or that was never published: to be freed
+ * after a grace period, with the pairs that are still its.
+ */
+static void chm_retire(struct chm *map, struct chm_table *t)
+{
+	lockdep_assert_held(&map->lock);
+	t->owns_full |= map->p->class == CHM_CLONE;
+	t->sweep = 0;
+	/*
+	 * O7: the cookie comes after the table was unpublished.  Pairs with the end
+	 * of the sections of readers who found it before.
+	 */
+	t->cookie = get_state_synchronize_rcu();
+	chm_append(&map->retired, t);
+	t->bytes = chm_bytes(t);
+	map->retired_bytes += t->bytes;
+	chm_call_worker(map);
+}
+
+/* What retired tables may take where the active one has @bytes (G10). */
+static size_t chm_retired_budget(size_t bytes)
+{
+	return max_t(size_t, bytes, CHM_RETIRED_MIN);
+}
+
+/* May @t be retired now, for a table of @bytes?  A single one may always. */
+static bool chm_may_retire(const struct chm *map, const struct chm_table *t,
+			   u64 bytes)
+{
+	return !map->retired || map->retired_bytes + chm_bytes(t) <=
+				chm_retired_budget(bytes);
+}
+
+/* More than a writer that must not sleep may leave behind, either. */
+static bool chm_retired_by_far(const struct chm *map, const struct chm_table *t)
+{
+	return map->retired_bytes > 4 * chm_retired_budget(chm_bytes(t));
+}
+
+static bool chm_merge_some(struct chm_snapshot *s, const struct chm_table *to,
+			   u32 chunks);
+
+/*
+ * Drop a part of the pairs that a table owns, which no reader and no writer can see
+ * any more.  Return: whether there are none left.
+ */
+static bool chm_drop_some(struct chm_table *t)
+{
+	struct chm_snapshot *s = chm_pending(t);
+	u32 n = 0;
+
+	/* Its cells first get what is still due to them. */
+	if (s && s->from) {
+		if (!chm_merge_some(s, t, CHM_TURN) || !chm_drop_some(s->from))
+			return false;
+		chm_table_free(s->from);
+		s->from = NULL;
+	}
+	if (!t->p->drop)
+		return true;
+	for (; t->sweep < t->nr_chunks && n < CHM_DROPS; t->sweep++) {
+		struct chm_chunk *c = __chm_chunk(t, t->sweep, t->p);
+
+		n += chm_drop_slots(t, c, chm_match_droppable(c->ctrl));
 		if (t->owns_full)
-			chm_drop_slots(t, c, chm_match_full(c->ctrl));
-		if (!(i % CHM_RANGE))
+			n += chm_drop_slots(t, c, chm_match_full(c->ctrl));
+		if (!(t->sweep % CHM_RANGE))
 			cond_resched();
 	}
-	if (chm_takes_snapshots(p))
-		chm_snapshots_free(t);
-	kvfree(t);
+	return t->sweep == t->nr_chunks;
+}
+
+static void chm_drop_all(struct chm_table *t)
+{
+	while (!chm_drop_some(t))
+		cond_resched();
+	chm_table_free(t);
 }
 
 /* --- What readers changed --- */
 
 /* Readers wrote to the pair at @now, which was as @then when it was copied. */
-static void chm_report_changed(const struct chm *map, const void *now,
-			       const void *then)
+static void chm_report_changed(const char *name, const struct chm_table *t,
+			       const void *now, const void *then)
 {
-	const struct chm_params *p = &map->p;
+	const struct chm_params *p = t->p;
 	bool in_key = !p->value_size || memcmp(now, then, p->key_size);
-	const u8 *is = now + (in_key ? 0 : p->value_offset);
-	const u8 *was = then + (in_key ? 0 : p->value_offset);
+	const u8 *is = now + (in_key ? 0 : t->value_offset);
+	const u8 *was = then + (in_key ? 0 : t->value_offset);
 	u32 end = in_key ? p->key_size : p->value_size;
 	u32 first = 0;
 
-	/* Whoever writes to it may still do so, and take the change back. */
+	/* The reader may still write to it, and take the change back. */
 	while (first < end - 1 && is[first] == was[first])
 		first++;
 	end = min(end, first + 16);
 	while (end - 1 > first && is[end - 1] == was[end - 1])
 		end--;
-	WARN(1, "chm: map %s (%p), key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
-	     chm_name(map), map,
+	WARN(1, "chm: map %s, key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
+	     name,
 	     min(p->key_size, 64U), then, first, in_key ? "key" : "value",
 	     end - first, was + first, end - first, is + first);
 }
 
-static bool chm_changed(const struct chm_params *p, const void *now,
+static bool chm_changed(const struct chm_table *t, const void *now,
 			const void *then)
 {
-	return memcmp(now, then, p->key_size) ||
-	       memcmp(now + p->value_offset, then + p->value_offset,
-		      p->value_size);
+	u32 key_size = t->p->key_size;
+
+	return memcmp(now, then, key_size) ||
+	       memcmp(now + t->value_offset, then + t->value_offset,
+		      t->p->value_size);
 }
 
 /*
  * Its grace period is over, so @t is final: is each pair what was copied?  Cells
- * were merged instead.  The first pair is reported, the others are counted.
+ * were merged instead.  The first pair is reported.  Return: how many are not.
  */
-static void chm_check_frozen(struct chm *map, const struct chm_table *t)
+static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 {
-	const struct chm_params *p = &map->p;
+	const struct chm_params *p = t->p;
 	struct chm_snapshot *s = chm_spent(t);
+	u32 changed = 0;
 	u32 i;
 
-	if (!s || p->class == CHM_CELL)
-		return;
+	if (!s || s->from != t || p->class == CHM_CELL)
+		return 0;
 	for (i = 0; i < t->nr_chunks; i++) {
 		struct chm_chunk *c = __chm_chunk(t, i, p);
 		unsigned long mask = chm_match_full(c->ctrl);
@@ -1342,97 +1666,241 @@ static void chm_check_frozen(struct chm *map, const struct chm_table *t)
 			void *then = chm_noted(s, p, (unsigned long)i *
 					       CHM_SLOTS + slot);
 
-			if (chm_changed(p, now, then) && !map->events.changed++)
-				chm_report_changed(map, now, then);
+			if (chm_changed(t, now, then) && !changed++)
+				chm_report_changed(name, t, now, then);
 		}
 		if (!(i % chm_range(t)))
 			cond_resched();
 	}
+	return changed;
 }
 
-/* Free retired tables, oldest first; those that must wait only if @all. */
-static void chm_free_retired(struct chm *map, bool all)
-{
-	struct chm_table *t, *next;
-
-	lockdep_assert_held(&map->lock);
-	list_for_each_entry_safe(t, next, &map->retired, retired) {
-		/* O7: pairs with the end of the readers' sections. */
-		if (!all && !poll_state_synchronize_rcu(t->cookie))
-			break;
-		list_del(&t->retired);
-		map->retired_bytes -= chm_bytes(t);
-		chm_check_frozen(map, t);
-		chm_free_table(&map->p, t);
-	}
-}
-
-/* The map's mutex is held: writers block one another. */
-static void chm_wait_for_readers(struct chm *map)
-{
-	lockdep_assert_held(&map->lock);
-	trace_chm_wait(map, map->retired_bytes);
-	/* O5, O7, O9: pairs with the end of the readers' sections. */
-	synchronize_rcu();
-	map->events.gp_waits++;
-}
+/* === Worker ============================================================== */
 
 /*
- * Wait until no reader sees what was removed or retired so far, and reclaim
- * it.
+ * One work item serves all maps, each in bounded turns.  A map is in one of two
+ * lists while there is something to do for it: now, or when a grace period is over.
+ *
+ * The worker works at one map at a time: @map.  Whenever it takes that one's lock
+ * it looks whether the map is still there: chm_destroy() takes the map away from it
+ * between its turns, chm_destroy_async() even in the midst of one, between two holds
+ * of the lock.  What the worker does without the lock is with tables that are freed
+ * by nobody else.
  */
-static void chm_wait(struct chm *map)
-{
-	struct chm_table *t = chm_table(map);
+static void chm_work(struct work_struct *work);
+static void chm_grace_work(struct work_struct *work);
+static void chm_irq_work(struct irq_work *work);
 
-	chm_wait_for_readers(map);
-	chm_free_retired(map, true);
-	if (t) {
-		chm_sweep(map, t, 0);
-		chm_sweep(map, t, 1);
-	}
+static struct chm_worker {
+	spinlock_t		lock;		/* outer to all maps' */
+	struct list_head	ready;
+	struct list_head	waiting;	/* for a grace period */
+	struct chm		*map;		/* whose turn it is */
+	bool			kicked;		/* in this turn, by itself */
+	struct task_struct	*task;
+	struct chm_table	*orphans;	/* of chm_destroy_async() */
+	u64			seq;		/* of the youngest so far */
+	wait_queue_head_t	done;		/* with a map, or an orphan */
+	struct workqueue_struct	*wq;
+	struct work_struct	work;
+	struct rcu_work		grace;		/* a grace period is over */
+	struct irq_work		irq;
+} chm_worker = {
+	.lock = __SPIN_LOCK_UNLOCKED(chm_worker.lock),
+	.ready = LIST_HEAD_INIT(chm_worker.ready),
+	.waiting = LIST_HEAD_INIT(chm_worker.waiting),
+	.done = __WAIT_QUEUE_HEAD_INITIALIZER(chm_worker.done),
+	.work = __WORK_INITIALIZER(chm_worker.work, chm_work),
+	.grace.work = __WORK_INITIALIZER(chm_worker.grace.work, chm_grace_work),
+	.irq = IRQ_WORK_INIT(chm_irq_work),
+};
+
+/* What a turn has led to; the greatest of several counts. */
+enum chm_turn {
+	CHM_DONE,
+	CHM_LATER,		/* to go on with after a grace period */
+	CHM_SOON,		/* when the others had their turns */
+	CHM_GONE,		/* the map is not there any more */
+};
+
+/* May the caller wait for the worker?  Not if this is its drop(). */
+static bool chm_in_worker(void)
+{
+	return READ_ONCE(chm_worker.task) == current;
 }
 
-/*
- * What retired tables may take before a writer waits for their readers: as much
- * as the active one would, with a snapshot if it is one of cells.
- */
-static size_t chm_retired_budget(const struct chm *map)
+static void chm_irq_work(struct irq_work *work)
 {
-	const struct chm_table *t = chm_table(map);
-	size_t bytes = t ? chm_bytes(t) : 0;
-
-	if (t && t->p->class == CHM_CELL)
-		bytes += chm_snapshot_bytes(t->p, t->nr_chunks);
-	return max_t(size_t, bytes, CHM_RETIRED_MIN);
+	queue_work(chm_worker.wq, &chm_worker.work);
 }
 
-/* A single one may be larger: it is there while somebody waits, too. */
-static bool chm_retired_too_much(const struct chm *map)
+/* Wake it up; @atomic: the caller may hold locks of the scheduler. */
+static void chm_wake_worker(bool atomic)
 {
-	if (map->p.reclaim == CHM_SYNC)
-		return !list_empty(&map->retired);
-	return map->retired_bytes > chm_retired_budget(map) &&
-	       !list_is_singular(&map->retired);
-}
-
-/* Hand over a table that was just replaced (G10). */
-static void chm_retire(struct chm *map, struct chm_table *t)
-{
-	lockdep_assert_held(&map->lock);
-	t->owns_full |= map->p.class == CHM_CLONE;
-	/*
-	 * O7: the cookie comes after the table was unpublished.  Pairs with the end
-	 * of the sections of readers who found it before.
-	 */
-	t->cookie = start_poll_synchronize_rcu();
-	chm_free_retired(map, false);
-	list_add_tail(&t->retired, &map->retired);
-	map->retired_bytes += chm_bytes(t);
-	if (chm_retired_too_much(map))
-		chm_wait(map);
+	/* Before this module's initcall, if it is built in: it looks then. */
+	if (unlikely(!READ_ONCE(chm_worker.wq)))
+		return;
+	if (atomic)
+		irq_work_queue(&chm_worker.irq);
 	else
-		chm_schedule_reclaim(map);
+		queue_work(chm_worker.wq, &chm_worker.work);
+}
+
+/* Have the worker visit @map. */
+static noinline void chm_queue(struct chm *map)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	list_move_tail(&map->work, &chm_worker.ready);
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	chm_wake_worker(irqs_disabled());
+}
+
+/* How long locks are held, while the benchmark wants to know (G11). */
+#if IS_ENABLED(CONFIG_CHM_BENCH)
+static DEFINE_STATIC_KEY_FALSE(chm_holds_measured);
+static DEFINE_PER_CPU(u64, chm_hold_began);
+static struct chm_holds chm_holds;
+
+void chm_measure_holds(bool on, struct chm_holds *holds)
+{
+	if (on) {
+		chm_holds = (struct chm_holds) { };
+		static_branch_enable(&chm_holds_measured);
+	} else {
+		static_branch_disable(&chm_holds_measured);
+		*holds = chm_holds;
+	}
+}
+EXPORT_SYMBOL_GPL(chm_measure_holds);
+
+static void chm_hold_begins(void)
+{
+	if (static_branch_unlikely(&chm_holds_measured))
+		__this_cpu_write(chm_hold_began, ktime_get_ns());
+}
+
+/* Of one map at a time: its lock protects these figures. */
+static void chm_hold_ends(void)
+{
+	u64 ns;
+
+	if (!static_branch_unlikely(&chm_holds_measured))
+		return;
+	ns = ktime_get_ns() - __this_cpu_read(chm_hold_began);
+	chm_holds.n++;
+	chm_holds.long_ones += ns > CHM_LONG_HOLD_NS;
+	chm_holds.longest_ns = max(chm_holds.longest_ns, ns);
+}
+#else
+static void chm_hold_begins(void)
+{
+}
+
+static void chm_hold_ends(void)
+{
+}
+#endif
+
+/*
+ * Sparse can't follow a lock that is taken if its map is still there, and is told
+ * nothing; lockdep sees all.
+ */
+#define chm_lock(map, flags) do {					\
+	spin_lock_irqsave(&(map)->lock, flags);				\
+	__release(&(map)->lock);					\
+	chm_hold_begins();						\
+} while (0)
+
+static void chm_unlock(struct chm *map, unsigned long flags)
+{
+	bool kick = map->kick;
+
+	map->kick = false;
+	chm_hold_ends();
+	__acquire(&map->lock);
+	spin_unlock_irqrestore(&map->lock, flags);
+	if (unlikely(kick))
+		chm_queue(map);
+}
+
+/*
+ * The worker's: if its map is there, and nobody else has the lock; @queue: among
+ * others who wait for it, since it is never free where many write all the time.
+ */
+static bool chm_trylock_turn(struct chm *map, bool queue, unsigned long *flags)
+{
+	unsigned long irq;
+	bool locked;
+
+	spin_lock_irqsave(&chm_worker.lock, irq);
+	locked = chm_worker.map == map;
+	if (locked && queue) {
+		spin_lock(&map->lock);
+		__release(&map->lock);
+	} else if (locked) {
+		locked = spin_trylock(&map->lock);
+		if (locked)
+			__release(&map->lock);
+	}
+	if (locked) {
+		chm_hold_begins();
+		spin_unlock(&chm_worker.lock);
+		*flags = irq;
+	} else {
+		spin_unlock_irqrestore(&chm_worker.lock, irq);
+	}
+	return locked;
+}
+
+/*
+ * Take the lock of a map during a turn.  @worker: this is the worker's, else that of
+ * the writer that holds a CHM_SYNC map.  Return: false if the map is gone.
+ */
+static bool chm_lock_turn(struct chm *map, bool worker, unsigned long *flags)
+{
+	unsigned long irq;
+
+	if (!worker) {
+		chm_lock(map, irq);
+	} else {
+		u32 tries = 0;
+
+		/* Nobody else is to wait for a long hold of this map's lock. */
+		while (!chm_trylock_turn(map, ++tries > CHM_TRIES, &irq)) {
+			if (READ_ONCE(chm_worker.map) != map)
+				return false;
+			cpu_relax();
+		}
+	}
+	*flags = irq;
+	return true;
+}
+
+/*
+ * Release it.  The map may be gone from then on: what the worker is called for, it
+ * sees to in another turn.
+ */
+static void chm_unlock_turn(struct chm *map, bool worker, unsigned long flags)
+{
+	if (!worker) {
+		chm_unlock(map, flags);
+		return;
+	}
+	chm_worker.kicked |= map->kick;
+	map->kick = false;
+	chm_hold_ends();
+	__acquire(&map->lock);
+	spin_unlock_irqrestore(&map->lock, flags);
+}
+
+/* Tell writers that wait, see chm_await(), that something was done. */
+static void chm_tell(struct chm *map)
+{
+	/* What was done before, as wake_up_var() wants it. */
+	smp_mb();
+	wake_up_var(map);
 }
 
 /* === Wear ================================================================ */
@@ -1476,6 +1944,16 @@ static u64 chm_square(u32 distance)
 	return (u64)distance * distance;
 }
 
+/* A pair at @distance from home is gone: so are the bits that only it needed. */
+static void chm_lower(struct chm_table *t, u64 hash, u32 distance)
+{
+	/* Bits that stay cost as if the pair did. */
+	if (chm_lower_overflow(t, hash, distance, t->p))
+		t->spread -= chm_square(distance);
+	else
+		t->unlowered += distance;
+}
+
 /*
  * @t was just built.  Where a bad hash has pairs lie further from home than is
  * usual, that is no wear.
@@ -1487,7 +1965,6 @@ static void chm_note_built(const struct chm *map, struct chm_table *t)
 
 	t->built_spread = clamp(ratio, 16ULL, (u64)U32_MAX);
 	t->built_longest = t->longest;
-	t->built_writes = map->writes;
 }
 
 /*
@@ -1496,11 +1973,11 @@ static void chm_note_built(const struct chm *map, struct chm_table *t)
  */
 static bool chm_worn(const struct chm *map, const struct chm_table *t, bool calm)
 {
-	unsigned long writes = map->writes - t->built_writes;
+	unsigned long writes = t->writes;
 	u64 most = div_u64(chm_spread_expected(t, map->entries) *
 			   t->built_spread, 16);
 
-	if (t->unlowered > t->nr_chunks / 4 && (calm || writes > t->nr_chunks))
+	if (t->unlowered > t->nr_chunks / 4 && calm)
 		return true;
 	if (calm && t->strayed)
 		return true;
@@ -1509,134 +1986,126 @@ static bool chm_worn(const struct chm *map, const struct chm_table *t, bool calm
 	return calm || writes > 4UL * t->nr_chunks;
 }
 
-/* === Growth ============================================================== */
+/* === Migration =========================================================== */
+
+/*
+ * The life of a migration, all under the lock:
+ *
+ *	trigger	something is due: the writer that sees it allocates a small table
+ *		itself, without the lock; for a large one it asks the worker
+ *	step	chunks below map->cursor have been copied to map->next.  Every write
+ *		and every turn of the worker copies some more.  A pair is in both
+ *		tables if and only if the chunk of its slot, not its home, is below
+ *		the cursor; so a write that has changed the active table is then
+ *		repeated in the other one (chm_mirror())
+ *	swap	in the hold that has copied the last chunk
+ *	abort	at any time before: nobody has seen map->next
+ *
+ * After a swap the cells of a CHM_CELL map settle and are merged; others are done.
+ * The protocol was explored exhaustively: Documentation/litmus/README.rst.
+ */
+
+/* --- Copying --- */
 
 /* All of a pair, bitwise; of a cell, each word as it is at some moment. */
-static void chm_copy_bitwise(const struct chm_params *p, void *to,
+static void chm_copy_bitwise(const struct chm_table *t, void *to,
 			     const void *from)
 {
+	const struct chm_params *p = t->p;
+
 	if (p->class == CHM_CELL) {
 		chm_copy_bytes(to, from, p->key_size);
-		__chm_copy_cell(to + p->value_offset, from + p->value_offset, p);
+		__chm_copy_cell(t, to + t->value_offset, from + t->value_offset, p);
 		return;
 	}
 	/*
 	 * Have KCSAN report whoever writes to a pair in a table, be it with
 	 * an atomic: what comes after this copy is lost.
 	 */
-	__kcsan_check_access(from, p->slot_size, KCSAN_ACCESS_ASSERT);
-	chm_copy_bytes(to, from, p->slot_size);
+	__kcsan_check_access(from, t->slot_size, KCSAN_ACCESS_ASSERT);
+	chm_copy_bytes(to, from, t->slot_size);
 }
 
 /*
- * A second copy of the pair at @from, bitwise or by clone().
- * @noted: Receives what of the slot a snapshot keeps; NULL: none is taken.
+ * A second copy of the pair in slot number @nr of the active table, for @to, bitwise
+ * or by clone(); with a note of it if @to has a snapshot.
  */
-static int chm_copy_pair(const struct chm_params *p, void *to, void *from,
-			 void *noted, gfp_t gfp)
+static int chm_copy_pair(const struct chm_table *to, void *copy, void *from,
+			 unsigned long nr)
 {
+	struct chm_snapshot *s = chm_pending(to);
+	const struct chm_params *p = to->p;
 	int ret;
 
-	chm_copy_bitwise(p, to, from);
-	if (noted)
-		memcpy(noted, to + chm_noted_offset(p), chm_noted_size(p));
+	chm_copy_bitwise(to, copy, from);
+	if (s)
+		memcpy(chm_noted(s, p, nr), copy + chm_noted_offset(p),
+		       chm_noted_size(p));
 	if (p->class != CHM_CLONE)
 		return 0;
-	ret = p->clone(to, to + p->value_offset, from,
-		       from + p->value_offset, gfp);
-	/* -EAGAIN means another thing here, and so would a positive number. */
-	return ret > 0 || ret == -EAGAIN ? -ENOMEM : ret;
+	ret = p->clone(to->ctx, copy, copy + to->value_offset, from,
+		       from + to->value_offset, GFP_NOWAIT | __GFP_NOWARN);
+	return ret > 0 ? -ENOMEM : ret;
 }
 
-/* Copy one pair into @to, which is private: no order is needed yet (O6). */
-static int chm_migrate_pair(const struct chm_params *p, struct chm_table *to,
-			    void *pair, void *noted, gfp_t gfp)
+/*
+ * Copy the pair in slot number @nr of the active table into @to, which is private.
+ * O12: plain stores will do: the holder of the lock that publishes @to comes after
+ * this one.  Pairs with rcu_assign_pointer() in chm_publish().
+ */
+static int chm_migrate_pair(struct chm_table *to, void *pair, unsigned long nr)
 {
+	const struct chm_params *p = to->p;
 	u64 hash = __chm_hash(to, pair, p);
 	struct chm_place at;
 	int ret;
 
-	if (WARN_ON_ONCE(!chm_find_empty(to, hash, p, &at)))
-		return -EUCLEAN;
-	ret = chm_copy_pair(p, chm_place_slot(to, &at), pair, noted, gfp);
+	if (to->migrated + chm_nr_dead(to) >= to->hard_entries ||
+	    !chm_find_empty(to, hash, p, &at))
+		return -ENOSPC;
+	ret = chm_copy_pair(to, chm_place_slot(to, &at), pair, nr);
 	if (ret)
 		return ret;
+	if (p->class == CHM_CELL)
+		chm_pending(to)->where[nr] = at.chunk * CHM_SLOTS + at.slot;
 	if (unlikely(!chm_occupies(at.c->ctrl)))
 		chm_occupy(to, at.chunk);
 	at.c->ctrl = chm_tag_set(at.c->ctrl, at.slot, chm_tag(hash));
+	to->migrated++;
+	to->longest = max(to->longest, at.distance + 1);
 	if (unlikely(at.distance)) {
 		chm_raise_overflow(to, hash, 0, at.distance, p);
 		to->displaced++;
 		to->spread += chm_square(at.distance);
-		to->longest = max(to->longest, at.distance + 1);
 	}
 	return 0;
 }
 
-/* Copy the pairs of chunks @begin to @end - 1 into @to. */
-static int chm_migrate_range(const struct chm_params *p, struct chm_table *to,
-			     const struct chm_table *from, u32 begin, u32 end,
-			     gfp_t gfp)
+static int chm_migrate_chunk(struct chm_table *to, const struct chm_table *from,
+			     u32 chunk)
 {
-	struct chm_snapshot *s = chm_pending(to);
+	struct chm_chunk *c = __chm_chunk(from, chunk, to->p);
+	unsigned long nr = (unsigned long)chunk * CHM_SLOTS;
+	unsigned long mask = chm_match_full(c->ctrl);
+	u32 slot;
 
-	for (; begin < end; begin++) {
-		struct chm_chunk *c = __chm_chunk(from, begin, p);
-		unsigned long nr = (unsigned long)begin * CHM_SLOTS;
-		unsigned long mask = chm_match_full(c->ctrl);
-		u32 slot;
+	chm_for_each_match(slot, mask) {
+		void *pair = __chm_slot(from, c, slot, to->p);
+		int ret = chm_migrate_pair(to, pair, nr + slot);
 
-		chm_for_each_match(slot, mask) {
-			void *noted = s ? chm_noted(s, p, nr + slot) : NULL;
-			void *pair = __chm_slot(from, c, slot, p);
-			int ret = chm_migrate_pair(p, to, pair, noted, gfp);
-
-			if (ret)
-				return ret;
-		}
-	}
-	return 0;
-}
-
-static int chm_migrate(struct chm *map, struct chm_table *to,
-		       const struct chm_table *from, gfp_t gfp)
-{
-	u64 start = ktime_get_ns();
-	u32 begin, end;
-
-	/* For the pairs that come to lie at home. */
-	to->longest = !!map->entries;
-	for (begin = 0; begin < from->nr_chunks; begin = end) {
-		int ret;
-
-		end = min(begin + chm_range(from), from->nr_chunks);
-		ret = chm_migrate_range(&map->p, to, from, begin, end, gfp);
 		if (ret)
 			return ret;
-		cond_resched();
 	}
-	map->events.migrated = map->entries;
-	map->events.migrated_ns = ktime_get_ns() - start;
 	return 0;
 }
 
-static void chm_count_migration(struct chm *map, u32 from, u32 to)
-{
-	if (to > from)
-		map->events.grows++;
-	else if (to < from)
-		map->events.shrinks++;
-	else
-		map->events.rehashes++;
-	trace_chm_migrate(map, from, to, map->entries,
-			  map->events.migrated_ns);
-}
+/* --- Merging: cells --- */
 
 /*
  * Word @nr of the snapshot is about to be merged; for maps with merge(), all
  * words of slot @nr.  Before, @merged is less; while it is being, 2 * @nr + 1;
  * from then on, more.  Words without a difference are passed over: it makes
- * none whether they are taken for merged.  Return: what chm_merge_end() takes.
+ * none whether they are taken for merged.
  */
 static unsigned long chm_merge_begin(struct chm_snapshot *s, unsigned long nr)
 {
@@ -1681,333 +2150,364 @@ static void chm_merge_words(struct chm_snapshot *s, unsigned long nr, u32 words,
 	}
 }
 
-/* Bring what was done to the value of @pair since it was copied into @to. */
-static void chm_merge_pair(struct chm_snapshot *s, unsigned long slot,
+/*
+ * Bring the updates that the value of @pair, in slot number @nr, has got since it was
+ * copied to where it went.  That slot may be DEAD by now, but is not reused.
+ */
+static void chm_merge_pair(struct chm_snapshot *s, unsigned long nr,
 			   const struct chm_table *to, const void *pair)
 {
 	const struct chm_params *p = to->p;
-	const void *copied = chm_noted(s, p, slot);
-	const void *now = pair + p->value_offset;
+	const void *copied = chm_noted(s, p, nr);
+	const void *now = pair + to->value_offset;
 	u32 words = p->value_size / sizeof(long);
-	struct chm_place at;
 	unsigned long flags;
 	void *value;
 
 	if (!memcmp(now, copied, p->value_size))
 		return;
-	if (WARN_ON_ONCE(!chm_find(to, pair, __chm_hash(to, pair, p), p, &at)))
-		return;
-	value = chm_place_slot(to, &at) + p->value_offset;
+	value = chm_numbered_slot(to, s->where[nr]) + to->value_offset;
 	if (!p->merge) {
-		chm_merge_words(s, slot * words, words, value, now, copied);
+		chm_merge_words(s, nr * words, words, value, now, copied);
 		return;
 	}
-	flags = chm_merge_begin(s, slot);
-	p->merge(value, now, copied);
-	chm_merge_end(s, slot, flags);
+	flags = chm_merge_begin(s, nr);
+	p->merge(to->ctx, value, now, copied);
+	chm_merge_end(s, nr, flags);
 }
 
-/* All pairs of the table that @s is of, in its order. */
-static void chm_merge_pairs(struct chm_snapshot *s, const struct chm_table *to)
+/* Some chunks of the table that @s is of.  Return: whether that was all. */
+static bool chm_merge_some(struct chm_snapshot *s, const struct chm_table *to,
+			   u32 chunks)
 {
 	const struct chm_table *from = s->from;
-	u32 i;
 
-	for (i = 0; i < from->nr_chunks; i++) {
-		struct chm_chunk *c = __chm_chunk(from, i, from->p);
-		unsigned long nr = (unsigned long)i * CHM_SLOTS;
+	for (; chunks && s->cursor < from->nr_chunks; chunks--, s->cursor++) {
+		struct chm_chunk *c = __chm_chunk(from, s->cursor, from->p);
+		unsigned long nr = (unsigned long)s->cursor * CHM_SLOTS;
 		unsigned long mask = chm_match_full(c->ctrl);
 		u32 slot;
 
 		chm_for_each_match(slot, mask)
 			chm_merge_pair(s, nr + slot, to,
 				       __chm_slot(from, c, slot, from->p));
-		if (!(i % chm_range(from)))
+	}
+	return s->cursor == from->nr_chunks;
+}
+
+/* All of @s is merged into the active table: put it away with the old one. */
+static void chm_end_snapshot(struct chm *map, struct chm_snapshot *s)
+{
+	struct chm_table *t = chm_table(map);
+
+	/*
+	 * O10: release: a reader that sees nothing pending sees all of it merged.
+	 * Pairs with chm_sum_cell().  Readers may have seen @s before: it goes with
+	 * the old table, whose cookie is taken after this (O7).
+	 */
+	smp_store_release(&chm_snapshots(t)->pending, NULL);
+	chm_snapshots(s->from)->spent = s;
+	map->phase = CHM_IDLE;
+	chm_retire(map, s->from);
+}
+
+/*
+ * The active table was just published.  O9: when the cookie has elapsed, old cells
+ * are final: readers that found them have ended.  Pairs with __chm_cell_add_to().
+ * Without this an update that is still to come would be lost.
+ */
+static void chm_settle(struct chm *map, struct chm_snapshot *s)
+{
+	s->cookie = get_state_synchronize_rcu();
+	/* chm_drop_some() looks at all of it, however far a sweep has come. */
+	s->from->sweep = 0;
+	map->phase = CHM_SETTLING;
+	chm_call_worker(map);
+}
+
+/* --- Swap, and abort --- */
+
+static void chm_judge_seed(struct chm *map, struct chm_table *t);
+
+static void chm_count_migration(struct chm *map, u32 from, u32 to)
+{
+	if (to > from)
+		map->grows++;
+	else if (to < from)
+		map->shrinks++;
+	else
+		map->rehashes++;
+}
+
+/* Make @fresh, complete, the active table; NULL: none. */
+static void chm_publish(struct chm *map, struct chm_table *fresh)
+{
+	if (fresh)
+		chm_note_built(map, fresh);
+	/*
+	 * O6: pairs with __chm_table_rcu().  O12: earlier holders of the lock have
+	 * written to @fresh, too.  Pairs with chm_migrate_pair().  O9: readers that
+	 * find old cells began before the grace period that chm_settle() begins to
+	 * wait for.  Pairs with __chm_cell_add_to().
+	 */
+	rcu_assign_pointer(map->tbl, fresh);
+}
+
+/* All pairs are in map->next: contents are equal, whichever a reader finds. */
+static void chm_swap_tables(struct chm *map)
+{
+	struct chm_table *fresh = map->next;
+	struct chm_snapshot *s = chm_pending(fresh);
+	struct chm_table *old = chm_table(map);
+
+	map->next = NULL;
+	map->phase = CHM_IDLE;
+	fresh->migrated_ns = ktime_get_ns() - fresh->migrated_ns;
+	fresh->roomy |= old->roomy && old->nr_chunks == fresh->nr_chunks;
+	chm_publish(map, fresh);
+	chm_count_migration(map, old->nr_chunks, fresh->nr_chunks);
+	trace_chm_migrate(map, old->nr_chunks, fresh->nr_chunks, map->entries,
+			  fresh->migrated_ns);
+	chm_judge_seed(map, fresh);
+	if (map->p->class == CHM_CELL) {
+		chm_settle(map, s);
+		return;
+	}
+	if (s) {
+		chm_snapshots(fresh)->pending = NULL;
+		chm_snapshots(old)->spent = s;
+	}
+	chm_retire(map, old);
+}
+
+/* Give map->next up.  The pairs that clone() has made for it are dropped. */
+static void chm_abort(struct chm *map)
+{
+	struct chm_table *t = map->next;
+
+	lockdep_assert_held(&map->lock);
+	if (map->phase == CHM_WANTED)
+		map->phase = CHM_IDLE;
+	if (map->phase != CHM_COPYING)
+		return;
+	if (chm_pending(t))
+		chm_pending(t)->from = NULL;
+	map->next = NULL;
+	map->phase = CHM_IDLE;
+	map->aborts++;
+	chm_retire(map, t);
+}
+
+/* --- Step --- */
+
+/* Seconds: jiffies in 32 bits come round too soon. */
+static u32 chm_now(void)
+{
+	return ktime_get_seconds();
+}
+
+/* Nothing that can wait is begun in the next @seconds. */
+static void chm_put_off(struct chm *map, u32 seconds)
+{
+	map->tidy_from = chm_now() + seconds;
+}
+
+static bool chm_is_put_off(const struct chm *map)
+{
+	return (s32)(map->tidy_from - chm_now()) > 0;
+}
+
+/* Copy @chunks more; swap after the last. */
+static void chm_step(struct chm *map, u32 chunks)
+{
+	struct chm_table *t;
+	u32 end;
+
+	lockdep_assert_held(&map->lock);
+	/*
+	 * O12: this hold comes after those of earlier steps.  Pairs with
+	 * chm_migrate_pair().
+	 */
+	t = chm_table(map);
+	end = min(t->nr_chunks - map->cursor, chunks) + map->cursor;
+	for (; map->cursor < end; map->cursor++) {
+		if (chm_migrate_chunk(map->next, t, map->cursor)) {
+			chm_abort(map);
+			/* What clone() lacks may be there in a second. */
+			chm_put_off(map, 1);
+			return;
+		}
+	}
+	if (map->cursor == t->nr_chunks)
+		chm_swap_tables(map);
+}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+unsigned int chm_step_chunks;
+EXPORT_SYMBOL_GPL(chm_step_chunks);
+
+bool chm_restless;
+EXPORT_SYMBOL_GPL(chm_restless);
+#else
+#define chm_step_chunks	0
+#define chm_restless	false
+#endif
+
+/* More, if memory came so late that the table would be full before the end. */
+static u32 chm_writer_step(const struct chm *map)
+{
+	const struct chm_table *t = chm_table(map);
+	unsigned long used = map->entries + chm_nr_dead(t);
+	unsigned long room = used < t->hard_entries ? t->hard_entries - used : 1;
+	unsigned long left = t->nr_chunks - map->cursor;
+
+	if (likely(left <= room * CHM_WRITER_STEP))
+		return CHM_WRITER_STEP;
+	return min(left / room + 1, CHM_WRITER_STEP_MAX);
+}
+
+/* What every write does for the others. */
+static void chm_share(struct chm *map)
+{
+	if (unlikely(map->phase == CHM_COPYING))
+		chm_step(map, chm_step_chunks ?: chm_writer_step(map));
+}
+
+/* Drive a migration to its end, in at most @holds holds of the lock. */
+static void chm_drive(struct chm *map, u32 holds, bool block)
+{
+	bool more = true;
+
+	for (; more && holds; holds--) {
+		unsigned long flags;
+
+		chm_lock(map, flags);
+		if (map->phase == CHM_COPYING)
+			chm_step(map, CHM_WORKER_STEP);
+		more = map->phase == CHM_COPYING;
+		chm_unlock(map, flags);
+		if (block)
 			cond_resched();
 	}
 }
 
-/*
- * @to was just published: add to its cells what readers have added, since the
- * snapshot, to those of the table before it.
- */
-static void chm_merge(struct chm *map, struct chm_table *to)
+/* --- Dual write --- */
+
+/* Is the slot at @at in a chunk that was copied already? */
+static bool chm_copied(const struct chm *map, const struct chm_place *at)
 {
-	/*
-	 * O9: the old cells are final: whoever found them has ended.  Pairs with
-	 * __chm_cell_add_to().  Without this an update that is still to come would
-	 * be lost.
-	 */
-	chm_wait_for_readers(map);
-	chm_merge_pairs(chm_pending(to), to);
+	return at && at->chunk < map->cursor;
 }
 
-/* Merge what was noted while @to was built, if it is for that, and put it away. */
-static void chm_end_snapshot(struct chm *map, struct chm_table *to)
+static unsigned long chm_place_number(const struct chm_place *at)
 {
-	struct chm_snapshot *s = chm_pending(to);
-
-	if (!s)
-		return;
-	if (map->p.class == CHM_CELL)
-		chm_merge(map, to);
-	/*
-	 * O10: release: who sees nothing pending sees all of it merged.  Pairs
-	 * with chm_sum_cell().  Readers may have seen @s before: it goes with
-	 * the old table, whose cookie is taken after this (O7).
-	 */
-	smp_store_release(&chm_snapshots(to)->pending, NULL);
-	chm_snapshots(s->from)->spent = s;
-	map->events.snapshot_bytes = s->bytes;
-}
-
-/* Make @fresh, complete, the active table; NULL: none.  Retire the old one. */
-static void chm_publish(struct chm *map, struct chm_table *fresh)
-{
-	struct chm_table *old = chm_table(map);
-
-	/* Pairs with READ_ONCE() in chm_resize(), which lacks the lock. */
-	WRITE_ONCE(map->epoch, map->epoch + 1);
-	if (fresh) {
-		memcpy(map->seed, fresh->seed, sizeof(map->seed));
-		map->use_siphash = fresh->use_siphash;
-		fresh->id = map->epoch;
-		fresh->roomy = old && old->roomy &&
-			       old->nr_chunks == fresh->nr_chunks;
-		chm_note_built(map, fresh);
-	}
-	/*
-	 * O6: pairs with __chm_table_rcu().  O9: readers that find old cells
-	 * began before the grace period that chm_merge() waits for.  Pairs with
-	 * __chm_cell_add_to().
-	 */
-	rcu_assign_pointer(map->tbl, fresh);
-	if (!old)
-		return;
-	if (!fresh)
-		map->events.migrated_ns = 0;
-	chm_count_migration(map, old->nr_chunks, fresh ? fresh->nr_chunks : 0);
-	if (fresh)
-		chm_end_snapshot(map, fresh);
-	chm_retire(map, old);
+	return (unsigned long)at->chunk * CHM_SLOTS + at->slot;
 }
 
 /*
- * Move every pair to @fresh and publish it: steps 3 to 6 of a growth.  On
- * failure @fresh is still the caller's and the map is as it was.
+ * The pair at @at, of map->next, is gone: the slot is EMPTY at once, since no reader
+ * has seen it.  Only what clone() has made waits there to be dropped.
  */
-static int chm_replace_table(struct chm *map, struct chm_table *fresh,
-			     gfp_t gfp)
+static void chm_unmigrate_pair(struct chm_table *to, u64 hash,
+			       const struct chm_place *at)
 {
-	struct chm_table *old = chm_table(map);
-	int ret;
+	unsigned long tag = CHM_TAG_EMPTY;
 
-	lockdep_assert_held(&map->lock);
-	if (max(map->entries, map->reserved) > fresh->max_entries)
-		return -EAGAIN;
-	if (old) {
-		if (chm_pending(fresh))
-			chm_pending(fresh)->from = old;
-		ret = chm_migrate(map, fresh, old, gfp);
-		if (ret) {
-			/* clone() made pairs that nobody has seen. */
-			fresh->owns_full = map->p.class == CHM_CLONE;
-			return ret;
-		}
+	if (to->p->class == CHM_CLONE) {
+		tag = chm_dead_tag(to, false);
+		to->dead[to->dead_gen]++;
+		__set_bit(at->chunk, chm_dead_chunks(to));
 	}
-	chm_publish(map, fresh);
-	return 0;
-}
-
-/* Does chm choose the hash? */
-static bool chm_may_siphash(const struct chm *map)
-{
-	return !map->p.hash && !map->p.equal;
+	chm_set_ctrl(to, at->chunk, at->c,
+		     chm_tag_set(at->c->ctrl, at->slot, tag));
+	to->migrated--;
+	to->displaced -= !!at->distance;
+	chm_lower(to, hash, at->distance);
 }
 
 /*
- * Hash seed of @fresh.  For a map without pairs it is always a new one: those that
- * come may do so in the order of the old one, as a walk has shown them, and pile
- * up in the first chunks of a table that grows with them.
+ * Do in map->next what was just done in the active table: the pair that was at @was
+ * is at @is now; NULL: nowhere.  If that can't be done, the migration is given up:
+ * the active table is right.
  */
-static int chm_seed_table(struct chm *map, struct chm_table *fresh,
-			  enum chm_seeding seeding)
+static noinline void chm_mirror(struct chm *map, const struct chm_place *was,
+				const struct chm_place *is)
 {
-	if (seeding == CHM_SAME_SEED && map->entries) {
-		memcpy(fresh->seed, map->seed, sizeof(fresh->seed));
-		fresh->use_siphash = map->use_siphash;
-		return 0;
+	struct chm_table *t = chm_table(map), *to = map->next;
+	const void *key = chm_place_slot(t, was ?: is);
+	struct chm_place at;
+	int ret = 0;
+
+	if (chm_copied(map, was)) {
+		u64 hash = __chm_hash(to, key, to->p);
+
+		if (chm_find(to, key, hash, to->p, &at))
+			chm_unmigrate_pair(to, hash, &at);
+		else
+			ret = -EUCLEAN;
+		WARN_ON_ONCE(ret);
 	}
-	/* Another seed is another order of hashes, and walks rely on that. */
-	if (map->walks && map->entries)
-		return -EBUSY;
-	get_random_bytes(fresh->seed, sizeof(fresh->seed));
-	fresh->use_siphash = seeding == CHM_NEW_SIPHASH && chm_may_siphash(map);
-	map->hash_is_bad &= !!map->entries;
-	return 0;
-}
-
-static int chm_fill_table(struct chm *map, struct chm_table *fresh,
-			  enum chm_seeding seeding, gfp_t gfp)
-{
-	int ret = chm_seed_table(map, fresh, seeding);
-
-	if (!ret)
-		ret = chm_replace_table(map, fresh, gfp);
+	if (!ret && chm_copied(map, is))
+		ret = chm_migrate_pair(to, chm_place_slot(t, is),
+				       chm_place_number(is));
 	if (ret) {
-		chm_free_table(&map->p, fresh);
-		return ret;
+		chm_abort(map);
+		chm_put_off(map, 1);
 	}
-	map->events.reseeds += seeding != CHM_SAME_SEED;
-	return 0;
 }
 
-/* A table of @nr_chunks, to replace one of @old_chunks; 0: none. */
-static struct chm_table *chm_build_table(const struct chm *map, u64 nr_chunks,
-					 u32 old_chunks, gfp_t gfp)
+/* As chm_mirror(), of a value at @at that was changed in place. */
+static noinline void chm_mirror_value(struct chm *map, const struct chm_place *at)
 {
-	struct chm_table *fresh = chm_table_alloc(&map->p, nr_chunks, gfp);
-	int ret;
+	struct chm_table *t = chm_table(map), *to = map->next;
+	const void *key = chm_place_slot(t, at);
+	struct chm_place copy;
 
-	if (IS_ERR(fresh) || !chm_takes_snapshots(&map->p) || !old_chunks)
-		return fresh;
-	ret = chm_snapshot_alloc(fresh, old_chunks, gfp);
-	if (!ret)
-		return fresh;
-	chm_free_table(&map->p, fresh);
-	return ERR_PTR(ret);
+	if (!chm_copied(map, at))
+		return;
+	if (WARN_ON_ONCE(!chm_find(to, key, __chm_hash(to, key, to->p), to->p,
+				   &copy)))
+		chm_abort(map);
+	else
+		chm_copy_pair(to, chm_place_slot(to, &copy), (void *)key,
+			      chm_place_number(at));
 }
 
-/*
- * One table is built at a time, so that writers who find the map full do not all
- * look for memory.  But the one who does may be in reclaim, and wait for what the
- * caller holds, if that has to pass less than GFP_KERNEL or is in reclaim itself.
- */
-static bool chm_lock_resize(struct chm *map, gfp_t gfp)
-{
-	if ((current_gfp_context(gfp) & GFP_KERNEL) != GFP_KERNEL ||
-	    current->flags & PF_MEMALLOC)
-		return mutex_trylock(&map->resize_lock);
-	mutex_lock(&map->resize_lock);
-	return true;
-}
-
-/*
- * Another table came while @fresh was made, to replace one of @old_chunks.  Does
- * it still lead where it was to?  Thrown away each time, a table that takes long
- * would never come where somebody else publishes small ones all the time.
- */
-static bool chm_still_wanted(const struct chm *map,
-			     const struct chm_table *fresh, u32 old_chunks)
-{
-	const struct chm_table *t = chm_table(map);
-
-	/* The map became empty, and its table was freed: so be it. */
-	if (!t)
-		return false;
-	/* The snapshot has no room for more slots. */
-	if (chm_takes_snapshots(&map->p) && t->nr_chunks > old_chunks)
-		return false;
-	if (fresh->nr_chunks > old_chunks)
-		return fresh->nr_chunks > t->nr_chunks;
-	return fresh->nr_chunks < min(old_chunks, t->nr_chunks);
-}
-
-/*
- * A table of @nr_chunks, to replace one of @old_chunks, can't be had.  Has another
- * writer's led there, so that the caller may do without?  Where others publish
- * tables which don't, the caller must not try for ever.
- */
-static bool chm_outdone(const struct chm *map, u64 nr_chunks, u32 old_chunks)
-{
-	const struct chm_table *t = chm_table(map);
-
-	if (!t)
-		return false;
-	if (nr_chunks > old_chunks)
-		return t->nr_chunks > old_chunks;
-	return t->nr_chunks < old_chunks;
-}
-
-/*
- * Build a table of @nr_chunks and move to it.  Drops and retakes map->lock, so
- * that memory is not allocated under it.  Returns -EAGAIN, with nothing done, if
- * the new table has no room, or another writer replaced the old one meanwhile
- * and this one is not wanted any more, or can't be had but the other one may do.
- */
-static int chm_resize(struct chm *map, u64 nr_chunks, enum chm_seeding seeding,
-		      gfp_t gfp)
-{
-	const struct chm_table *old = chm_table(map);
-	u32 old_chunks = old ? old->nr_chunks : 0;
-	unsigned long epoch = map->epoch;
-	struct chm_table *fresh = NULL;
-	bool locked, outrun;
-	int ret = -EAGAIN;
-
-	lockdep_assert_held(&map->lock);
-	mutex_unlock(&map->lock);
-	locked = chm_lock_resize(map, gfp);
-	if (READ_ONCE(map->epoch) == epoch)
-		fresh = chm_build_table(map, nr_chunks, old_chunks, gfp);
-	mutex_lock(&map->lock);
-	outrun = map->epoch != epoch;
-	if (IS_ERR(fresh)) {
-		ret = PTR_ERR(fresh);
-		map->events.failed_allocs += ret == -ENOMEM;
-	} else if (fresh && (map->dying || (outrun &&
-		   !chm_still_wanted(map, fresh, old_chunks)))) {
-		chm_free_table(&map->p, fresh);
-	} else if (fresh) {
-		ret = chm_fill_table(map, fresh, seeding, gfp);
-	}
-	if (locked)
-		mutex_unlock(&map->resize_lock);
-	if (ret && ret != -EAGAIN && chm_outdone(map, nr_chunks, old_chunks))
-		return -EAGAIN;
-	return ret;
-}
+/* --- Size --- */
 
 /* The least number of chunks for @entries pairs and all that was promised. */
 static u64 chm_chunks_needed(const struct chm *map, unsigned long entries)
 {
-	return chm_chunks_for(&map->p, max3(entries, map->reserved,
-					    map->p.min_entries));
+	return chm_chunks_for(map->p, max3(entries, map->reserved,
+					   map->p->min_entries));
+}
+
+/* So many that @t can be retired, too. */
+static u64 chm_chunks_within_budget(const struct chm *map,
+				    const struct chm_table *t)
+{
+	return div_u64(map->retired_bytes + chm_bytes(t), t->stride) + 1;
 }
 
 static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
 {
-	u64 grown = div_u64((u64)t->nr_chunks * map->p.growth + 99, 100);
+	const struct chm_params *p = map->p;
+	u32 growth = p->growth ?: chm_bytes(t) <= CHM_SMALL ? 200 : 140;
+	u64 grown;
 
+	/* Cells take a grace period longer. */
+	if (p->class == CHM_CELL)
+		growth = max(growth, chm_bytes(t) <= CHM_SMALL ? 400U : 200U);
+	grown = div_u64((u64)t->nr_chunks * growth + 99, 100);
+	/*
+	 * Where pairs come so fast that earlier tables still wait for their readers:
+	 * so large that all these together are within the budget.
+	 */
+	if (!chm_may_retire(map, t, chm_table_bytes(p, grown)))
+		grown = clamp_t(u64, chm_chunks_within_budget(map, t), grown,
+				4ULL * t->nr_chunks);
 	return max(min(grown, CHM_MAX_CHUNKS),
 		   chm_chunks_needed(map, map->entries + 1));
-}
-
-/* Is there room for one pair more, DEAD slots aside? */
-static bool chm_full(const struct chm *map, const struct chm_table *t)
-{
-	return map->entries >= t->max_entries;
-}
-
-/*
- * One pair more needs a larger table.  If memory is short, one that is a little
- * larger will do, too.
- */
-static int chm_grow(struct chm *map, gfp_t gfp)
-{
-	unsigned long failed = map->events.failed_allocs;
-	struct chm_table *t = chm_table(map);
-
-	if (t) {
-		int ret = chm_resize(map, chm_chunks_grown(map, t),
-				     CHM_SAME_SEED, chm_optional(gfp));
-
-		if (ret != -ENOMEM || map->events.failed_allocs == failed)
-			return ret;
-	}
-	return chm_resize(map, chm_chunks_needed(map, map->entries +
-						 map->entries / 16 + 1),
-			  CHM_SAME_SEED, gfp);
 }
 
 /*
@@ -2017,75 +2517,503 @@ static int chm_grow(struct chm *map, gfp_t gfp)
 static u64 chm_chunks_roomy(const struct chm *map, const struct chm_table *t)
 {
 	u64 needed = chm_chunks_needed(map, map->entries + 1);
-	u64 roomy = chm_chunks_for(&map->p, map->entries +
+	u64 roomy = chm_chunks_for(map->p, map->entries +
 				   2 * chm_nr_dead(t) + 1);
-	u64 most = max(2 * needed, div_u64(CHM_RETIRED_MIN,
-					   chm_stride(map->p.slot_size)));
+	u64 most = max(2 * needed, div_u64(CHM_RETIRED_MIN, t->stride));
 
 	return max(needed, min(roomy, most));
 }
 
 /*
- * To get rid of the DEAD slots of @t: would it take a grace period, or as much time,
- * to replace it?
+ * Do DEAD slots fill the table so far beyond its maximum load that one more
+ * pair would lie, and send readers, too far from home?
  */
-static bool chm_replacing_waits(const struct chm *map,
-				const struct chm_table *t)
+static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 {
-	return map->p.class == CHM_CELL || map->p.reclaim == CHM_SYNC ||
-	       chm_bytes(t) > CHM_LARGE ||
-	       map->retired_bytes + chm_bytes(t) > chm_retired_budget(map);
+	unsigned long spare = chm_nr_slots(t) - t->max_entries;
+	unsigned long dead = chm_nr_dead(t);
+
+	return dead && map->entries + dead >= t->max_entries + (spare + 3) / 4;
+}
+
+/* Is there no room for another pair, be it that of a replacement? */
+static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
+{
+	unsigned long spare = chm_nr_slots(t) - t->max_entries;
+	unsigned long used = map->entries + chm_nr_dead(t);
+
+	/* The writer that finds it full at maximum load makes it grow. */
+	if (map->p->reclaim == CHM_SYNC)
+		return (new && map->entries >= t->max_entries) ||
+		       chm_crowded(map, t);
+	return used >= t->hard_entries + (new ? 0 : spare / 4);
+}
+
+/* Has the map more pairs than this table is for, or will it soon? */
+static bool chm_outgrown(const struct chm *map, const struct chm_table *t)
+{
+	if (map->p->max_entries && map->entries >= map->p->max_entries)
+		return false;
+	return map->entries > max(t->ask_entries, map->reserved) ||
+	       map->entries > t->max_entries;
+}
+
+/* A table of the same size; larger, if there are more pairs than it is for. */
+static u64 chm_chunks_same(const struct chm *map, const struct chm_table *t)
+{
+	return max_t(u64, t->nr_chunks, chm_chunks_needed(map, map->entries));
+}
+
+/* How large a table is due, because of what writers did; 0: none. */
+static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
+{
+	if (chm_outgrown(map, t))
+		return chm_chunks_grown(map, t);
+	if (chm_crowded(map, t))
+		return chm_chunks_roomy(map, t);
+	if (map->seeding || chm_restless ||
+	    (t->far_gone && t->writes > t->nr_chunks / 8) ||
+	    (t->unlowered > t->nr_chunks / 4 && t->writes > t->nr_chunks))
+		return chm_chunks_same(map, t);
+	return 0;
+}
+
+/* --- Trigger --- */
+
+/*
+ * Hash seed of @fresh.  For a map without pairs it is always a new one: those that
+ * come may do so in the order of the old one, as a walk has shown them, and pile
+ * up in the first chunks of a table that grows with them.
+ */
+static void chm_seed_table(struct chm *map, struct chm_table *fresh)
+{
+	const struct chm_table *t = chm_table(map);
+
+	if (t && map->entries && map->seeding == CHM_SAME_SEED) {
+		memcpy(fresh->seed, t->seed, sizeof(fresh->seed));
+		fresh->use_siphash = t->use_siphash;
+		fresh->fresh = t->fresh + t->writes;
+		fresh->far_enough = t->far_enough;
+		return;
+	}
+	get_random_bytes(fresh->seed, sizeof(fresh->seed));
+	fresh->use_siphash = map->seeding == CHM_NEW_SIPHASH;
+	fresh->far_enough = min_t(u64, U32_MAX, map->entries / 8);
+	map->reseeds += map->entries && map->seeding != CHM_SAME_SEED;
+	map->hash_is_bad &= !!map->entries;
+	map->seeding = CHM_SAME_SEED;
+}
+
+/* There is nothing to take it of.  It is freed with the table. */
+static void chm_put_snapshot_away(struct chm_table *fresh)
+{
+	struct chm_snapshot *s = chm_pending(fresh);
+
+	if (!s)
+		return;
+	chm_snapshots(fresh)->pending = NULL;
+	chm_snapshots(fresh)->spent = s;
 }
 
 /*
- * DEAD slots are in the way of a writer, or have been: sweep those whose readers
- * have gone, or leave them behind in an old table, or wait for their readers.
- * Without any, a pair that is to be replaced lies so far from home that no slot
- * behind it will do: a fresh table helps, or else one further out.
+ * Begin to fill @fresh, or publish it if there is nothing to copy.
+ * Return: -EBUSY if a migration is under way, -EAGAIN if @fresh does not fit what has
+ * become of the map; then it is still the caller's.
  */
-static int chm_clear_way(struct chm *map, enum chm_need need, gfp_t gfp)
+static int chm_begin(struct chm *map, struct chm_table *fresh)
 {
 	struct chm_table *t = chm_table(map);
-	bool dead = chm_nr_dead(t), empty = need == CHM_NEED_EMPTY;
-	u64 chunks = empty ? chm_chunks_roomy(map, t) : t->nr_chunks;
-	int ret = -ENOMEM;
 
-	if (chm_advance(map, t))
-		return 0;
-	if (empty || !dead || !chm_replacing_waits(map, t))
-		ret = chm_resize(map, chunks, CHM_SAME_SEED,
-				 empty && !dead ? gfp : chm_optional(gfp));
-	if (!ret)
-		chm_table(map)->roomy |= empty && dead;
-	if (!ret || ret == -EAGAIN)
-		return 0;
-	t = chm_table(map);
-	if (t && chm_nr_dead(t)) {
-		chm_wait(map);
+	lockdep_assert_held(&map->lock);
+	if (map->phase > CHM_WANTED)
+		return -EBUSY;
+	if (max(map->entries, map->reserved) > fresh->max_entries)
+		return -EAGAIN;
+	/* Others were retired meanwhile.  At the hard limit that counts for less. */
+	if (t && !chm_may_retire(map, t, chm_bytes(fresh)) &&
+	    (!chm_full(map, t, true) || chm_retired_by_far(map, t)))
+		return -EAGAIN;
+	if (t && chm_takes_snapshots(map->p) &&
+	    (!chm_pending(fresh) || chm_pending(fresh)->slots < chm_nr_slots(t)))
+		return -EAGAIN;
+	chm_seed_table(map, fresh);
+	map->phase = CHM_IDLE;
+	if (!t) {
+		chm_put_snapshot_away(fresh);
+		chm_publish(map, fresh);
 		return 0;
 	}
-	if (!empty)
-		return 1;
-	return dead ? 0 : ret;
+	if (chm_pending(fresh))
+		chm_pending(fresh)->from = t;
+	/* Made to fit: nobody asks for more before it is full. */
+	if (fresh->ask_entries < map->entries)
+		fresh->ask_entries = fresh->max_entries;
+	/* The DEAD slots that it is so large for may be EMPTY by now. */
+	fresh->roomy = fresh->nr_chunks > t->nr_chunks && !chm_outgrown(map, t);
+	fresh->migrated_ns = ktime_get_ns();
+	map->next = fresh;
+	map->phase = CHM_COPYING;
+	map->cursor = map->entries ? 0 : t->nr_chunks;
+	if (t->nr_chunks - map->cursor <= CHM_WORKER_STEP && !chm_step_chunks)
+		chm_step(map, CHM_WORKER_STEP);
+	chm_call_worker(map);
+	return 0;
 }
 
 /*
- * A writer found no usable slot.  Return: 0 to try again, 1 to make do with any slot,
- * -ENOMEM, -E2BIG or what clone() returned.
+ * Is something due?  Called at the end of every write: by level, not by edge, so
+ * that no wake-up can be lost.  Return: chunks of a table that the caller shall
+ * allocate for chm_begin_small(), without the lock; else 0.
  */
-static int chm_make_room(struct chm *map, enum chm_need need, gfp_t gfp)
+static u64 chm_trigger(struct chm *map, bool allocates)
 {
-	struct chm_table *t;
+	const struct chm_table *t = chm_table(map);
+	u64 chunks, bytes;
+
+	if (!t || map->phase != CHM_IDLE)
+		return 0;
+	chunks = chm_chunks_due(map, t);
+	if (likely(!chunks) ||
+	    (map->p->class == CHM_CLONE && chm_is_put_off(map)))
+		return 0;
+	bytes = chm_table_bytes(map->p, chunks);
+	if (!chm_may_retire(map, t, bytes))
+		return 0;
+	chm_call_worker(map);
+	/* Its writers see to room themselves; the worker, to all else. */
+	if (map->p->reclaim == CHM_SYNC)
+		return 0;
+	if (bytes <= CHM_SMALL && allocates)
+		return chunks;
+	map->phase = CHM_WANTED;
+	return 0;
+}
+
+static noinline void chm_begin_small(struct chm *map, u64 chunks)
+{
+	struct chm_table *fresh;
+	unsigned long flags;
+	u32 old_chunks;
+	int ret = -ENOMEM;
+
+	/* chm_begin() looks whether it still fits. */
+	rcu_read_lock();
+	old_chunks = rcu_dereference(map->tbl) ?
+		     rcu_dereference(map->tbl)->nr_chunks : 0;
+	rcu_read_unlock();
+	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks, GFP_NOWAIT);
+	chm_lock(map, flags);
+	if (!IS_ERR(fresh) && chm_table(map))
+		ret = chm_begin(map, fresh);
+	if (IS_ERR(fresh) && map->phase == CHM_IDLE) {
+		map->failed_allocs++;
+		map->phase = CHM_WANTED;
+		chm_call_worker(map);
+	}
+	chm_unlock(map, flags);
+	if (ret && !IS_ERR(fresh))
+		chm_table_free(fresh);
+}
+
+/* --- Writers that can't go on --- */
+
+/* Count and trace a wait for a grace period.  No lock is held. */
+static void chm_wait_for_readers(struct chm *map)
+{
+	unsigned long flags;
+
+	chm_lock(map, flags);
+	map->gp_waits++;
+	if (chm_table(map))
+		chm_seal(chm_table(map));
+	chm_call_worker(map);
+	chm_unlock(map, flags);
+	trace_chm_wait(map, READ_ONCE(map->retired_bytes));
+	/* O5, O7, O9: pairs with the end of the readers' sections. */
+	synchronize_rcu();
+}
+
+/* Has the worker, or another writer, brought the map further? */
+static bool chm_has_moved(struct chm *map, u32 id, u32 version, u8 phase,
+			  unsigned long retired_bytes)
+{
+	const struct chm_table *t;
+	unsigned long flags;
+	bool moved;
+
+	chm_lock(map, flags);
+	t = chm_table(map);
+	moved = !t || t->id != id || t->version != version ||
+		map->phase != phase || map->retired_bytes != retired_bytes;
+	chm_unlock(map, flags);
+	return moved;
+}
+
+static void chm_turns_of_writer(struct chm *map);
+
+/* Wait for a grace period, and a moment for what the worker does after it. */
+static void chm_await(struct chm *map)
+{
+	unsigned long flags, retired_bytes;
+	const struct chm_table *t;
+	u32 id, version;
+	u8 phase;
+
+	chm_lock(map, flags);
+	t = chm_table(map);
+	id = t ? t->id : 0;
+	version = t ? t->version : 0;
+	phase = map->phase;
+	retired_bytes = map->retired_bytes;
+	chm_unlock(map, flags);
+	chm_wait_for_readers(map);
+	if (map->p->reclaim == CHM_SYNC)
+		chm_turns_of_writer(map);
+	else
+		wait_var_event_timeout(map, chm_has_moved(map, id, version, phase,
+							  retired_bytes),
+				       HZ / 10 + 1);
+}
+
+/* What a writer that found no room can do about it. */
+enum chm_way {
+	CHM_GO_ON,		/* another one has made room */
+	CHM_BUILD,		/* a larger table, or one without DEAD slots */
+	CHM_DRIVE,		/* the migration that is under way */
+	CHM_AWAIT,		/* a grace period */
+};
+
+static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
+				bool block, u64 *chunks, u32 *old_chunks)
+{
+	struct chm_table *t = chm_table(map);
+
+	lockdep_assert_held(&map->lock);
+	*old_chunks = t ? t->nr_chunks : 0;
+	if (t && !chm_full(map, t, true) && !op->too_far && !op->stuck)
+		return CHM_GO_ON;
+	if (map->phase == CHM_COPYING)
+		return CHM_DRIVE;
+	if (map->phase >= CHM_SETTLING)
+		return CHM_AWAIT;
+	if (!t) {
+		*chunks = chm_chunks_needed(map, 1);
+		return CHM_BUILD;
+	}
+	if (map->entries >= t->max_entries)
+		*chunks = chm_chunks_grown(map, t);
+	else if (chm_full(map, t, true))
+		*chunks = chm_chunks_roomy(map, t);
+	else
+		*chunks = chm_chunks_same(map, t);
+	if (!chm_may_retire(map, t, chm_table_bytes(map->p, *chunks)) &&
+	    (block || chm_retired_by_far(map, t)))
+		return CHM_AWAIT;
+	return CHM_BUILD;
+}
+
+/*
+ * Not if the table would take most of the memory that is left; @tidy: half of it.  To
+ * try would take all of it for a while, and have others killed for memory.
+ */
+static bool chm_can_afford(const struct chm_params *p, u64 chunks, bool tidy)
+{
+	u64 bytes = chm_table_bytes(p, chunks);
+	long available;
+
+	if (bytes <= CHM_MIDDLING && !tidy)
+		return true;
+	available = si_mem_available();
+	return (s64)(bytes >> PAGE_SHIFT) <= available - available / (tidy ? 2 : 8);
+}
+
+/* For a table that replaces another one. */
+static struct chm_table *chm_build_afford(const struct chm *map, u64 chunks,
+					  u32 old_chunks, gfp_t gfp)
+{
+	if (!chm_can_afford(map->p, chunks, false))
+		return ERR_PTR(-ENOMEM);
+	return chm_table_build(map->p, map->ctx, chunks, old_chunks,
+			       chm_optional(gfp));
+}
+
+/*
+ * A table of @chunks, or if memory is short and pairs and not DEAD slots are many, of
+ * a little more than it takes.
+ */
+static struct chm_table *chm_build(const struct chm *map, u64 chunks,
+				   u32 old_chunks, u32 *failed, gfp_t gfp)
+{
+	u64 fit = chm_chunks_needed(map, READ_ONCE(map->entries) +
+				    READ_ONCE(map->entries) / 16 + 1);
+	struct chm_table *fresh;
+
+	fresh = old_chunks ? chm_build_afford(map, chunks, old_chunks, gfp) :
+		chm_table_build(map->p, map->ctx, chunks, old_chunks, gfp);
+	*failed = fresh == ERR_PTR(-ENOMEM);
+	if (*failed && old_chunks && fit > old_chunks) {
+		fresh = chm_build_afford(map, min(fit, chunks), old_chunks, gfp);
+		*failed += fresh == ERR_PTR(-ENOMEM);
+	}
+	return fresh;
+}
+
+/* Return: 0, or an error if no table could be had. */
+static int chm_build_and_begin(struct chm *map, u64 chunks, u32 old_chunks,
+			       gfp_t gfp)
+{
+	struct chm_table *fresh;
+	unsigned long flags;
+	u32 failed;
 	int ret;
 
-	if (need != CHM_NEED_SLOTS)
-		return chm_clear_way(map, need, gfp);
-	ret = chm_grow(map, gfp);
-	if (ret == -EAGAIN)
-		return 0;
+	fresh = chm_build(map, chunks, old_chunks, &failed, gfp);
+	chm_lock(map, flags);
+	map->failed_allocs += failed;
+	if (IS_ERR(fresh)) {
+		ret = PTR_ERR(fresh);
+		/* The worker tries again, from time to time. */
+		if (chm_table(map) && map->phase == CHM_IDLE &&
+		    map->p->reclaim != CHM_SYNC) {
+			map->phase = CHM_WANTED;
+			chm_call_worker(map);
+		}
+	} else {
+		ret = chm_begin(map, fresh);
+	}
+	chm_unlock(map, flags);
+	if (!ret || IS_ERR(fresh))
+		return ret;
+	chm_table_free(fresh);
+	return 0;
+}
+
+/*
+ * There is no memory.  Have others made room meanwhile?  Else, will there be some when
+ * DEAD slots are EMPTY?  Then wait for that, if the caller may.
+ */
+static bool chm_has_room(struct chm *map, bool block)
+{
+	const struct chm_table *t;
+	unsigned long flags;
+	bool room, dead;
+
+	chm_lock(map, flags);
 	t = chm_table(map);
-	/* While memory was looked for, others may have removed pairs. */
-	return ret && t && !chm_full(map, t) ? 0 : ret;
+	room = t && !chm_full(map, t, true);
+	dead = t && chm_nr_dead(t);
+	chm_unlock(map, flags);
+	if (room || !dead || !block)
+		return room;
+	chm_await(map);
+	return true;
+}
+
+/* A writer found no usable slot.  Return: 0 to try again, -ENOMEM or -E2BIG. */
+static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
+{
+	bool block = gfpflags_allow_blocking(gfp) && !chm_in_worker();
+	u64 chunks = 0;
+	unsigned long flags;
+	enum chm_way way;
+	u32 old_chunks;
+	int ret;
+
+	chm_lock(map, flags);
+	/* Where clone() fails each time, so does every migration. */
+	if (!block || map->aborts != op->aborts)
+		op->attempts++;
+	op->aborts = map->aborts;
+	way = chm_way_out(map, op, block, &chunks, &old_chunks);
+	chm_unlock(map, flags);
+	if (op->too_far && (!block || ++op->tries > CHM_NEAR_TRIES)) {
+		op->how |= CHM_ANYWHERE;
+		return 0;
+	}
+	if (op->attempts > CHM_ATTEMPTS)
+		return -ENOMEM;
+	switch (way) {
+	case CHM_GO_ON:
+		return 0;
+	case CHM_DRIVE:
+		chm_drive(map, block ? U32_MAX : CHM_TURN, block);
+		return 0;
+	case CHM_AWAIT:
+		if (!block)
+			return -ENOMEM;
+		chm_await(map);
+		return 0;
+	case CHM_BUILD:
+		break;
+	}
+	ret = chm_build_and_begin(map, chunks, old_chunks, op->too_far ?
+				  chm_optional(gfp) : gfp);
+	if (ret && op->too_far)
+		op->how |= CHM_ANYWHERE;
+	/* There is always a DEAD slot to wait for, where others replace. */
+	if (ret)
+		op->attempts++;
+	if (ret && !op->stuck && chm_has_room(map, block))
+		return 0;
+	return ret;
+}
+
+/* Is table @id still there, because clone() has failed? */
+static int chm_moved(struct chm *map, u32 id)
+{
+	unsigned long flags;
+	bool moved;
+
+	chm_lock(map, flags);
+	moved = !chm_table(map) || chm_table(map)->id != id;
+	chm_unlock(map, flags);
+	if (moved)
+		return 0;
+	return map->p->class == CHM_CLONE ? -ENOMEM : -EAGAIN;
+}
+
+/*
+ * Move to a table of @chunks.  May sleep.  Return: 0; or -EAGAIN, with nothing done,
+ * if something else was under way, which is over now.
+ */
+static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
+{
+	struct chm_table *fresh, *t;
+	u32 old_chunks = 0, id;
+	unsigned long flags;
+	bool busy, wait;
+	int ret;
+
+	chm_drive(map, U32_MAX, true);
+	chm_lock(map, flags);
+	t = chm_table(map);
+	busy = map->phase > CHM_WANTED;
+	wait = t && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks));
+	if (t)
+		old_chunks = t->nr_chunks;
+	chm_unlock(map, flags);
+	if (busy || wait) {
+		if (chm_in_worker())
+			return -EBUSY;
+		chm_await(map);
+		return -EAGAIN;
+	}
+	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks, gfp);
+	chm_lock(map, flags);
+	id = chm_table(map) ? chm_table(map)->id : 0;
+	ret = IS_ERR(fresh) ? PTR_ERR(fresh) : chm_begin(map, fresh);
+	/* This size is what the caller wants. */
+	if (!ret && (map->next ?: chm_table(map)) == fresh)
+		fresh->roomy = false;
+	map->failed_allocs += ret == -ENOMEM;
+	chm_unlock(map, flags);
+	if (ret && !IS_ERR(fresh)) {
+		chm_table_free(fresh);
+		return -EAGAIN;
+	}
+	if (!ret)
+		chm_drive(map, U32_MAX, true);
+	return ret ?: chm_moved(map, id);
 }
 
 /* --- Flood defence --- */
@@ -2111,62 +3039,56 @@ static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
 		   max(CHM_PROBE_LIMIT, t->nr_chunks / 4));
 }
 
+/* Does chm choose the hash? */
+static bool chm_may_siphash(const struct chm *map)
+{
+	return !map->p->hash && !map->p->equal;
+}
+
 /* A fresh seed did not help, and there is no other hash to turn to. */
 static void chm_give_hash_up(struct chm *map)
 {
 	map->hash_is_bad = true;
-	if (map->p.hash)
+	if (map->p->hash)
 		pr_warn_ratelimited("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
-				    chm_name(map), map->p.hash);
+				    chm_name(map), map->p->hash);
 	else
 		pr_warn_ratelimited("map %s: slow, because too many keys have the same hash\n",
 				    chm_name(map));
 }
 
-/*
- * Take a fresh seed; and SipHash if that does not help, or did not help for long:
- * then the keys were chosen to collide.
- */
-static int chm_reseed(struct chm *map, gfp_t gfp)
+/* @t was just published.  If it has a fresh seed: was that of any use? */
+static void chm_judge_seed(struct chm *map, struct chm_table *t)
 {
-	bool again = map->events.reseeds &&
-		     map->writes - map->reseeded <= map->entries / 4 + 256;
-	enum chm_seeding seeding = again ? CHM_NEW_SIPHASH : CHM_NEW_SEED;
-
-	for (; seeding <= CHM_NEW_SIPHASH; seeding++) {
-		const struct chm_table *t = chm_table(map);
-		int ret = chm_resize(map, t->nr_chunks, seeding, gfp);
-
-		if (ret)
-			return ret;
-		map->reseeded = map->writes;
-		t = chm_table(map);
-		if (t->longest <= chm_probe_limit(map, t))
-			return 0;
-		if (!chm_may_siphash(map))
-			break;
-	}
-	chm_give_hash_up(map);
-	return 0;
+	if (t->fresh || !map->entries || t->longest <= chm_probe_limit(map, t))
+		return;
+	if (chm_may_siphash(map) && !t->use_siphash)
+		map->seeding = CHM_NEW_SIPHASH;
+	else
+		chm_give_hash_up(map);
 }
 
 /*
- * A pair was inserted that is due @due chunks from home.  If that is too far, take
- * a fresh seed.  This copies all pairs: not again before long paths have cost about
- * as much, to writers and readers.  If it can't be done, a try costs less.
+ * A pair was inserted that is due @due chunks from home.  If that is too far, a fresh
+ * seed is due; with SipHash, if the last one did not help for long: then the keys
+ * were chosen to collide.  This copies all pairs: not again before long paths have
+ * cost about as much, to writers and readers.  If it fails, a try costs less.
  */
-static void chm_defend(struct chm *map, u32 due, gfp_t gfp)
+static void chm_defend(struct chm *map, struct chm_table *t, u32 due)
 {
-	if (due <= chm_probe_limit(map, chm_table(map)) || map->walks ||
-	    map->hash_is_bad)
+	u32 since = t->fresh + t->writes;
+	bool again = map->reseeds && since <= map->entries / 4 + 256;
+
+	if (due <= chm_probe_limit(map, t) || map->hash_is_bad || map->seeding ||
+	    map->phase != CHM_IDLE)
 		return;
-	map->far += due;
-	if (map->far < map->far_enough)
+	t->far += min(due, U32_MAX - t->far);
+	if (t->far < t->far_enough)
 		return;
-	map->far = 0;
-	map->far_enough = (u64)CHM_DEFEND_AGAIN * due;
-	if (!chm_reseed(map, chm_optional(gfp)))
-		map->far_enough = map->entries / 8;
+	t->far = 0;
+	t->far_enough = min_t(u64, U32_MAX, CHM_DEFEND_AGAIN * (u64)due);
+	map->seeding = again && chm_may_siphash(map) ? CHM_NEW_SIPHASH :
+							CHM_NEW_SEED;
 }
 
 /* --- Tidying up --- */
@@ -2174,10 +3096,10 @@ static void chm_defend(struct chm *map, u32 due, gfp_t gfp)
 /* Chunks for the pairs and some more, as after a growth. */
 static u64 chm_chunks_ample(const struct chm *map)
 {
-	u64 ample = div_u64((u64)map->entries * map->p.growth, 100);
+	u64 ample = div_u64((u64)map->entries * (map->p->growth ?: 140), 100);
 
 	return max(chm_chunks_needed(map, map->entries),
-		   chm_chunks_for(&map->p, ample));
+		   chm_chunks_for(map->p, ample));
 }
 
 /*
@@ -2195,108 +3117,627 @@ static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 		return ample;
 	if (used < chm_nr_slots(t) / 8 && t->nr_chunks >= 2 * ample)
 		return ample;
-	return chm_worn(map, t, calm) ? t->nr_chunks : 0;
-}
-
-/* Without any reclaim: who destroys the map, and waits, may hold any lock. */
-#define CHM_TIDY_GFP	(GFP_NOWAIT | __GFP_NOWARN)
-
-/* Not if the table would take most of the memory that is left. */
-static bool chm_can_afford(const struct chm *map, u64 chunks)
-{
-	u64 pages = chm_table_bytes(&map->p, chunks) >> PAGE_SHIFT;
-
-	return (s64)pages <= si_mem_available() / 2;
+	return chm_worn(map, t, calm) ? chm_chunks_same(map, t) : 0;
 }
 
 /*
- * Give back what the map does not need any more, and undo wear.  Return: whether
- * there is something to do that has to wait.
+ * The worker allocates without I/O: a writer that waits for it may hold any lock of
+ * a file system.
  */
-static bool chm_tidy(struct chm *map)
+#define CHM_WORKER_GFP	(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+
+/* --- The worker's turn at a map --- */
+
+/* What is to be allocated for; @tidy: not because of a writer. */
+static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 {
 	const struct chm_table *t = chm_table(map);
-	u64 chunks, start, now;
-	bool again;
+	u64 chunks;
 
-	if (!t || map->dying)
-		return false;
-	if (!map->entries && !map->reserved && !map->p.min_entries &&
-	    !chm_nr_dead(t)) {
-		chm_publish(map, NULL);
-		return false;
-	}
-	chunks = chm_chunks_tidy(map, t);
+	*again = CHM_DONE;
+	if (!t || map->phase > CHM_WANTED)
+		return 0;
+	chunks = chm_chunks_due(map, t);
+	*tidy = !chunks;
+	if (*tidy)
+		map->phase = CHM_IDLE;
+	/* A table that was made for a promise is not to be given back before it. */
+	if (!chunks && !map->reserving)
+		chunks = chm_chunks_tidy(map, t);
 	if (!chunks)
-		return false;
-	start = ktime_get_ns();
-	if (start < map->tidy_from)
-		return true;
-	again = !chm_can_afford(map, chunks) ||
-		chm_resize(map, chunks, CHM_SAME_SEED, CHM_TIDY_GFP);
-	/* A hundredth of the time at most, all waiting and all failures included. */
-	now = ktime_get_ns();
-	map->tidy_from = now + 100 * (now - start) + (again ? NSEC_PER_SEC : 0);
+		return 0;
+	*again = CHM_LATER;
+	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
+		return 0;
+	if ((*tidy || map->p->class == CHM_CLONE) && chm_is_put_off(map))
+		return 0;
+	return chunks;
+}
+
+/* Spend a hundredth of the time at most, failures included. */
+static void chm_put_off_tidying(struct chm *map, u64 start, bool failed)
+{
+	u64 wait = div_u64(100 * (ktime_get_ns() - start), NSEC_PER_SEC);
+
+	if (!chm_is_put_off(map))
+		chm_put_off(map, min_t(u64, wait, 3600) + failed);
+}
+
+/* Look for the memory that is wanted, or that would make the map tidy. */
+static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
+{
+	u64 start = ktime_get_ns(), chunks;
+	const struct chm_params *p;
+	struct chm_table *fresh = NULL;
+	enum chm_turn again;
+	unsigned long flags;
+	u32 old_chunks = 0;
+	void *ctx;
+	bool tidy;
+	int ret = -ENOMEM;
+
+	if (!chm_lock_turn(map, worker, &flags))
+		return CHM_GONE;
+	chunks = chm_turn_chunks(map, &tidy, &again);
+	if (chunks)
+		old_chunks = chm_table(map)->nr_chunks;
+	p = map->p;
+	ctx = map->ctx;
+	chm_unlock_turn(map, worker, flags);
+	if (!chunks)
+		return again;
+	if (chm_can_afford(p, chunks, tidy))
+		fresh = chm_table_build(p, ctx, chunks, old_chunks,
+					CHM_WORKER_GFP);
+	if (!chm_lock_turn(map, worker, &flags)) {
+		if (!IS_ERR_OR_NULL(fresh))
+			chm_table_free(fresh);
+		return CHM_GONE;
+	}
+	if (!IS_ERR_OR_NULL(fresh))
+		ret = chm_table(map) ? chm_begin(map, fresh) : -EAGAIN;
+	map->failed_allocs += ret == -ENOMEM;
+	if (tidy)
+		chm_put_off_tidying(map, start, ret);
+	chm_unlock_turn(map, worker, flags);
+	if (ret && !IS_ERR_OR_NULL(fresh))
+		chm_table_free(fresh);
+	return ret == -ENOMEM || ret == -EAGAIN ? CHM_LATER : CHM_SOON;
+}
+
+/*
+ * Copy, unless writers do: each of them copies enough, and taking the lock from one
+ * another costs more than that.
+ */
+static enum chm_turn chm_turn_copy(struct chm *map, bool worker)
+{
+	unsigned long flags;
+	u32 holds, cursor = 0;
+
+	for (holds = 0; holds < CHM_TURN; holds++) {
+		bool more, busy;
+
+		if (!chm_lock_turn(map, worker, &flags))
+			return CHM_GONE;
+		busy = holds && map->cursor != cursor;
+		if (map->phase == CHM_COPYING && !busy)
+			chm_step(map, CHM_WORKER_STEP);
+		more = map->phase == CHM_COPYING;
+		cursor = map->cursor;
+		chm_unlock_turn(map, worker, flags);
+		if (!more) {
+			chm_tell(map);
+			return CHM_DONE;
+		}
+		if (busy)
+			return CHM_LATER;
+		cond_resched();
+	}
+	return CHM_SOON;
+}
+
+/* One hold of the lock for the cells of @map. */
+static enum chm_turn chm_merge_hold(struct chm *map)
+{
+	struct chm_snapshot *s;
+
+	if (map->phase < CHM_SETTLING)
+		return CHM_DONE;
+	s = chm_pending(chm_table(map));
+	/* O9: pairs with the end of the sections that update old cells. */
+	if (map->phase == CHM_SETTLING && !poll_state_synchronize_rcu(s->cookie))
+		return CHM_LATER;
+	map->phase = CHM_MERGING;
+	if (!chm_merge_some(s, chm_table(map), CHM_WORKER_STEP))
+		return CHM_SOON;
+	chm_end_snapshot(map, s);
+	return CHM_DONE;
+}
+
+static enum chm_turn chm_turn_merge(struct chm *map, bool worker)
+{
+	enum chm_turn again = CHM_SOON;
+	unsigned long flags;
+	u32 holds;
+
+	for (holds = 0; holds < CHM_TURN && again == CHM_SOON; holds++) {
+		if (!chm_lock_turn(map, worker, &flags))
+			return CHM_GONE;
+		again = chm_merge_hold(map);
+		chm_unlock_turn(map, worker, flags);
+		cond_resched();
+	}
 	return again;
 }
 
-static void chm_reclaim_work(struct work_struct *work)
+/*
+ * Some cells of retired tables, oldest first, that no reader sees.  Any of them may be
+ * the one whose cell a taker waits for.  Return: whether that was all for now.
+ */
+static bool chm_merge_retired(struct chm *map)
 {
-	struct chm *map = container_of(to_rcu_work(work), struct chm, reclaim);
+	struct chm_table *t = map->retired;
+
+	do {
+		struct chm_snapshot *s;
+
+		t = t->link;
+		s = chm_pending(t);
+		/* O9: pairs with the end of the sections that update old cells. */
+		if (s && s->from && s->cursor < s->from->nr_chunks &&
+		    poll_state_synchronize_rcu(t->cookie))
+			return chm_merge_some(s, t, CHM_WORKER_STEP);
+	} while (t != map->retired);
+	return true;
+}
+
+/* Does a taker still read a cell in @t, or in what is to be merged into it? */
+static bool chm_pinned(const struct chm_table *t)
+{
+	const struct chm_snapshot *s = chm_pending(t);
+
+	return t->pins_0 || t->pins_1 || (s && s->from && chm_pinned(s->from));
+}
+
+/* The oldest retired table that no reader sees; @again: if there are others. */
+static struct chm_table *chm_turn_oldest(struct chm *map, enum chm_turn *again)
+{
+	struct chm_table *t = chm_oldest(map->retired);
+
+	*again = t ? CHM_LATER : CHM_DONE;
+	/* O7: pairs with the end of the readers' sections. */
+	if (!t || !poll_state_synchronize_rcu(t->cookie))
+		return NULL;
+	if (!chm_pinned(t))
+		return t;
+	if (!chm_merge_retired(map))
+		*again = CHM_SOON;
+	return NULL;
+}
+
+static void chm_count_changed(struct chm *map, u32 changed)
+{
+	map->changed = min(map->changed + changed, (u32)U16_MAX);
+}
+
+/* Free a retired table, or some pairs of it.  Only the worker does that. */
+static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
+{
+	enum chm_turn again;
+	char name[IS_ENABLED(CONFIG_CHM_DEBUG) ? 64 : 1];
 	struct chm_table *t;
-	bool again;
+	unsigned long flags;
+	u32 changed;
 
-	mutex_lock(&map->lock);
-	t = chm_table(map);
-	if (t)
-		chm_advance(map, t);
-	chm_free_retired(map, false);
-	again = chm_tidy(map);
-	t = chm_table(map);
-	if (again || !list_empty(&map->retired) || (t && chm_nr_dead(t)))
-		chm_schedule_reclaim(map);
-	mutex_unlock(&map->lock);
+	if (!chm_lock_turn(map, worker, &flags))
+		return CHM_GONE;
+	t = chm_turn_oldest(map, &again);
+	/* The map, and its name, may be gone when it is needed. */
+	if (IS_ENABLED(CONFIG_CHM_DEBUG))
+		strscpy(name, chm_name(map), sizeof(name));
+	chm_unlock_turn(map, worker, flags);
+	if (!t)
+		return again;
+	if (!chm_drop_some(t))
+		return CHM_SOON;
+	changed = chm_check_frozen(name, t);
+	if (!chm_lock_turn(map, worker, &flags))
+		return CHM_GONE;
+	chm_remove_oldest(&map->retired);
+	map->retired_bytes -= t->bytes;
+	chm_count_changed(map, changed);
+	chm_unlock_turn(map, worker, flags);
+	chm_table_free(t);
+	return CHM_SOON;
 }
 
-/* Maps need not agree on what may be held around chm_destroy(). */
-static void chm_init_reclaim(struct chm *map, struct lock_class_key *key)
+/* Slots that were marked as TAKEN, so that nobody drops them again. */
+struct chm_sweepings {
+	u32		chunk[CHM_DROPS];
+	unsigned long	mask[CHM_DROPS];
+	u32		n;
+	u32		slots;
+};
+
+/*
+ * Mark up to CHM_DROPS slots of @t whose pairs are to be dropped.  Those that were
+ * handed out become EMPTY.
+ */
+static void chm_gather(struct chm_table *t, struct chm_sweepings *g)
 {
-	INIT_RCU_WORK(&map->reclaim, chm_reclaim_work);
-	lockdep_init_map(&map->reclaim.work.lockdep_map, "chm->reclaim", key, 0);
-}
+	u32 end = min(t->nr_chunks, t->sweep + CHM_SWEEP_CHUNKS);
+	u32 chunks = 0;
 
-/* Check what DEFINE_CHM() declared, and set up the work item, once. */
-static int chm_start(struct chm *map)
-{
-	int ret;
+	g->n = 0;
+	g->slots = 0;
+	while (g->slots + CHM_SLOTS <= CHM_DROPS && chunks < CHM_WORKER_SWEEP &&
+	       chm_next_dead(t, end) < end) {
+		struct chm_chunk *c = __chm_chunk(t, t->sweep, t->p);
+		unsigned long dead = chm_match_dead_gen(c->ctrl, !t->dead_gen);
+		unsigned long mask = dead & chm_match_droppable(c->ctrl);
 
-	lockdep_assert_held(&map->lock);
-	if (likely(map->started))
-		return 0;
-	if (map->declared) {
-		struct chm_params p = *map->declared;
-
-		ret = chm_params_complete(&p);
-		if (ret)
-			return ret;
-		map->p = p;
-		/* As for a static mutex, the address is the lock class. */
-		chm_init_reclaim(map, (void *)&map->reclaim);
+		if (dead & ~mask)
+			chm_empty_slots(t, t->sweep, dead & ~mask);
+		if (mask) {
+			chm_set_ctrl(t, t->sweep, c, c->ctrl |
+				     (mask >> 7) * CHM_TAG_DEAD_TAKEN);
+			g->chunk[g->n] = t->sweep;
+			g->mask[g->n++] = mask;
+			g->slots += hweight_long(mask);
+		}
+		chunks++;
+		t->sweep++;
 	}
-	map->started = true;
-	return 0;
+}
+
+static void chm_drop_gathered(const struct chm_table *t,
+			      const struct chm_sweepings *g)
+{
+	u32 i;
+
+	for (i = 0; i < g->n; i++)
+		chm_drop_slots(t, __chm_chunk(t, g->chunk[i], t->p), g->mask[i]);
+}
+
+/* Those slots become EMPTY. */
+static void chm_empty_gathered(struct chm_table *t, const struct chm_sweepings *g)
+{
+	u32 i;
+
+	for (i = 0; i < g->n; i++)
+		chm_empty_slots(t, g->chunk[i], g->mask[i]);
+}
+
+/* One bounded part of a sweep.  The lock is dropped, and taken again, for drop(). */
+static enum chm_turn chm_sweep_hold(struct chm *map, bool worker,
+				    unsigned long *flags)
+{
+	struct chm_table *t = chm_table(map);
+	struct chm_sweepings g;
+
+	if (!t->p->drop) {
+		chm_sweep(t, CHM_WORKER_SWEEP);
+		return CHM_SOON;
+	}
+	chm_gather(t, &g);
+	if (g.n) {
+		chm_unlock_turn(map, worker, *flags);
+		chm_drop_gathered(t, &g);
+		if (!chm_lock_turn(map, worker, flags))
+			return CHM_GONE;
+	}
+	/*
+	 * O13: they become EMPTY in a hold of the lock that comes after drop().  Pairs
+	 * with chm_try_store(), which reuses them in a later one.  A retired table
+	 * keeps them as they are: DEAD, and TAKEN.
+	 */
+	if (t != chm_table(map))
+		return CHM_SOON;
+	chm_empty_gathered(t, &g);
+	chm_end_sweep(t);
+	return CHM_SOON;
+}
+
+static enum chm_turn chm_turn_sweep(struct chm *map, bool worker)
+{
+	enum chm_turn again = CHM_DONE;
+	unsigned long flags;
+	u32 holds;
+
+	for (holds = 0; holds < CHM_TURN; holds++) {
+		struct chm_table *t;
+		bool more;
+
+		if (!chm_lock_turn(map, worker, &flags))
+			return CHM_GONE;
+		t = chm_table(map);
+		more = t && chm_may_sweep(map, t);
+		again = t && chm_nr_dead(t) ? CHM_LATER : CHM_DONE;
+		if (t && !more)
+			chm_seal(t);
+		if (more)
+			again = chm_sweep_hold(map, worker, &flags);
+		if (again == CHM_GONE)
+			return again;
+		/* As many drops as in one part of a retired table. */
+		more &= !map->p->drop;
+		chm_unlock_turn(map, worker, flags);
+		if (!more)
+			break;
+		cond_resched();
+	}
+	chm_tell(map);
+	return again;
+}
+
+/* A map that is empty and calm owns no table. */
+static enum chm_turn chm_turn_empty(struct chm *map, bool worker)
+{
+	unsigned long flags;
+	struct chm_table *t;
+
+	if (!chm_lock_turn(map, worker, &flags))
+		return CHM_GONE;
+	t = chm_table(map);
+	if (t && !map->entries && !map->reserved && !map->p->min_entries &&
+	    !chm_nr_dead(t) && map->phase == CHM_IDLE && !map->reserving) {
+		chm_publish(map, NULL);
+		map->shrinks++;
+		chm_retire(map, t);
+	}
+	chm_unlock_turn(map, worker, flags);
+	return CHM_DONE;
+}
+
+/* Drop, free, copy, merge, sweep and tidy: of each a bounded amount. */
+static enum chm_turn chm_take_turn(struct chm *map, bool worker)
+{
+	static enum chm_turn (* const parts[])(struct chm *map, bool worker) = {
+		chm_turn_copy, chm_turn_merge, chm_turn_retired, chm_turn_sweep,
+		chm_turn_empty, chm_turn_memory,
+	};
+	enum chm_turn most = CHM_DONE;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(parts) && most != CHM_GONE; i++)
+		most = max(most, parts[i](map, worker));
+	return most;
+}
+
+/* --- CHM_SYNC --- */
+
+static bool chm_try_busy(struct chm *map)
+{
+	unsigned long flags;
+	bool ours;
+
+	chm_lock(map, flags);
+	ours = !map->busy;
+	map->busy = true;
+	chm_unlock(map, flags);
+	return ours;
+}
+
+static void chm_end_busy(struct chm *map)
+{
+	unsigned long flags;
+
+	chm_lock(map, flags);
+	map->busy = false;
+	chm_unlock(map, flags);
+	chm_tell(map);
+}
+
+#ifdef CONFIG_DEBUG_LOCK_ALLOC
+#define chm_note_busy(map)	lock_map_acquire(&(map)->busy_map)
+#define chm_note_idle(map)	lock_map_release(&(map)->busy_map)
+#else
+#define chm_note_busy(map)	((void)(map))
+#define chm_note_idle(map)	((void)(map))
+#endif
+
+/* The writers of a CHM_SYNC map come one after the other. */
+static void chm_enter(struct chm *map)
+{
+	if (likely(map->p->reclaim != CHM_SYNC))
+		return;
+	chm_note_busy(map);
+	wait_var_event(map, chm_try_busy(map));
+}
+
+/*
+ * What the worker would do about a migration that is over.  For the writer that holds
+ * a CHM_SYNC map; and for a drop(), which is the worker itself.
+ */
+static void chm_turns_of_writer(struct chm *map)
+{
+	while (chm_turn_merge(map, false) == CHM_SOON ||
+	       chm_turn_retired(map, false) == CHM_SOON ||
+	       chm_turn_sweep(map, false) == CHM_SOON)
+		cond_resched();
+}
+
+/* Steps 5 to 7 of a growth: wait for readers, free the old table, unlock. */
+static void chm_leave(struct chm *map)
+{
+	if (likely(map->p->reclaim != CHM_SYNC))
+		return;
+	while (READ_ONCE(map->retired) || READ_ONCE(map->phase) >= CHM_SETTLING) {
+		chm_wait_for_readers(map);
+		chm_turns_of_writer(map);
+	}
+	chm_end_busy(map);
+	chm_note_idle(map);
+}
+
+/* --- The worker --- */
+
+static void chm_orphan_turn(bool *again, bool *wait)
+{
+	struct chm_table *t;
+	unsigned long flags;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	t = chm_oldest(chm_worker.orphans);
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	*again = t;
+	/* O7: pairs with the end of the readers' sections. */
+	if (t && !poll_state_synchronize_rcu(t->cookie)) {
+		*again = false;
+		*wait = true;
+		/* Now: some map may keep the worker at work, and no one ask for it. */
+		queue_rcu_work(chm_worker.wq, &chm_worker.grace);
+		return;
+	}
+	if (!t || !chm_drop_some(t))
+		return;
+	chm_check_frozen("that was destroyed", t);
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	chm_remove_oldest(&chm_worker.orphans);
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	chm_table_free(t);
+	wake_up_all(&chm_worker.done);
+}
+
+static struct chm *chm_begin_turn(void)
+{
+	unsigned long flags;
+	struct chm *map;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	map = list_first_entry_or_null(&chm_worker.ready, struct chm, work);
+	if (map)
+		list_del_init(&map->work);
+	chm_worker.map = map;
+	chm_worker.kicked = false;
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	return map;
+}
+
+static void chm_end_turn(struct chm *map, enum chm_turn again)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	if (chm_worker.map == map) {
+		chm_worker.map = NULL;
+		if (chm_worker.kicked)
+			again = CHM_SOON;
+		/* Unless it was queued meanwhile. */
+		if (!list_empty(&map->work))
+			again = CHM_DONE;
+		if (again == CHM_SOON)
+			list_add_tail(&map->work, &chm_worker.ready);
+		else if (again == CHM_LATER)
+			list_add_tail(&map->work, &chm_worker.waiting);
+	}
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	wake_up_all(&chm_worker.done);
+	/* Not only when all others are done; it does nothing if it is pending. */
+	if (again == CHM_LATER)
+		queue_rcu_work(chm_worker.wq, &chm_worker.grace);
+}
+
+/* The worker's turn at @map, which another writer may hold if it is CHM_SYNC. */
+static enum chm_turn chm_worker_turn(struct chm *map)
+{
+	enum chm_turn again;
+	unsigned long flags;
+	bool sync, ours = true;
+
+	if (!chm_lock_turn(map, true, &flags))
+		return CHM_GONE;
+	sync = map->p->reclaim == CHM_SYNC;
+	if (sync) {
+		ours = !map->busy;
+		map->busy = true;
+	}
+	chm_unlock_turn(map, true, flags);
+	if (!ours)
+		return CHM_LATER;
+	again = chm_take_turn(map, true);
+	if (sync && chm_lock_turn(map, true, &flags)) {
+		map->busy = false;
+		chm_unlock_turn(map, true, flags);
+		chm_tell(map);
+	}
+	return again;
+}
+
+static bool chm_must_wait(void)
+{
+	unsigned long flags;
+	bool wait;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	wait = !list_empty(&chm_worker.waiting);
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	return wait;
+}
+
+static void chm_work(struct work_struct *work)
+{
+	bool again, wait = false;
+
+	WRITE_ONCE(chm_worker.task, current);
+	do {
+		struct chm *map = chm_begin_turn();
+
+		if (map)
+			chm_end_turn(map, chm_worker_turn(map));
+		chm_orphan_turn(&again, &wait);
+		again |= !!map;
+		cond_resched();
+	} while (again);
+	WRITE_ONCE(chm_worker.task, NULL);
+	if (wait || chm_must_wait())
+		queue_rcu_work(chm_worker.wq, &chm_worker.grace);
+}
+
+/* A grace period is over. */
+static void chm_grace_work(struct work_struct *work)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	list_splice_tail_init(&chm_worker.waiting, &chm_worker.ready);
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	queue_work(chm_worker.wq, &chm_worker.work);
 }
 
 /* === Update ============================================================== */
 
-/* Writers may sleep, and wait for readers: inside of one they never end. */
-static void chm_assert_writer(void)
+/*
+ * What a call has to know about its map and its context: warn once, and say which
+ * function it was.
+ */
+#define chm_check_call(map, sleeps) ({					\
+	int __ret = 0;							\
+									\
+	if (WARN_ONCE(!(map)->p || in_nmi(),				\
+		      "chm: %s() of no map, of a destroyed one, or in an NMI\n",\
+		      __func__))						\
+		__ret = -EINVAL;					\
+	else if (((sleeps) || (map)->p->reclaim == CHM_SYNC) &&		\
+		 WARN_ONCE(chm_must_not_sleep() &&			\
+			   system_state > SYSTEM_BOOTING,		\
+			   "chm: %s() might sleep where it must not\n",	\
+			   __func__))					\
+		__ret = -EDEADLK;					\
+	__ret;								\
+})
+
+/* The parameters of DEFINE_CHM() are looked at when they are first needed. */
+static int chm_check_params(struct chm *map)
 {
-	might_sleep();
-#ifdef CONFIG_PROVE_RCU
-	RCU_LOCKDEP_WARN(lock_is_held(&rcu_lock_map),
-			 "chm: writer inside rcu_read_lock()");
-#endif
+	int ret;
+
+	lockdep_assert_held(&map->lock);
+	if (likely(map->valid))
+		return 0;
+	ret = chm_params_check(map->p);
+	map->valid = !ret;
+	return ret;
 }
 
 static void chm_add_entries(struct chm *map, long n)
@@ -2335,77 +3776,78 @@ static void chm_store_word(void *word, const void *value, u32 size)
 }
 
 /*
- * Do DEAD slots fill the table so far beyond its maximum load that one more
- * pair would lie, and send readers, too far from home?
+ * May a new pair lie at @distance?  Not where only DEAD slots have driven it very far,
+ * or replacing has, if the writer may wait for a fresh table: each lookup of the key
+ * would go all the way.  If it lies far for no reason, the map is to be tidied.
  */
-static bool chm_crowded(const struct chm *map, const struct chm_table *t)
+static bool chm_may_stray(struct chm_table *t, u64 hash, u32 distance,
+			  struct chm_op *op)
 {
-	unsigned long spare = chm_nr_slots(t) - t->max_entries;
-	unsigned long dead = chm_nr_dead(t);
-
-	return dead && map->entries + dead >= t->max_entries + (spare + 3) / 4;
-}
-
-/*
- * May a new pair lie at @distance?  Not where only DEAD slots have driven it so far,
- * or replacing has: it would stay there for no reason.
- */
-static bool chm_may_stray(struct chm *map, struct chm_table *t, u64 hash,
-			  u32 distance, unsigned int how)
-{
-	u32 due;
-
 	if (likely(distance <= CHM_STRAYED))
 		return true;
-	due = chm_due(t, hash, distance, &map->p);
-	if (distance > max(chm_reach(t), 2 * due) && !(how & CHM_ANYWHERE))
-		return false;
-	t->strayed |= distance > max3(CHM_STRAYED, 2 * due,
+	op->due = chm_due(t, hash, distance, t->p);
+	if (distance > max(chm_reach(t), 2 * op->due)) {
+		t->far_gone = true;
+		op->too_far = !(op->how & CHM_ANYWHERE);
+	}
+	t->strayed |= distance > max3(CHM_STRAYED, 2 * op->due,
 				      2 * t->built_longest);
-	map->due = due;
-	return true;
+	return !op->too_far;
+}
+
+/* The write to @t has succeeded; pair at @was, now at @is; NULL: nowhere. */
+static void chm_note_write(struct chm *map, struct chm_table *t,
+			   const struct chm_place *was,
+			   const struct chm_place *is)
+{
+	t->writes++;
+	if (unlikely(map->phase == CHM_COPYING))
+		chm_mirror(map, was, is);
 }
 
 static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
-			     const void *key, const void *value,
-			     unsigned int how, enum chm_need *need)
+			     struct chm_op *op)
 {
-	const struct chm_params *p = &map->p;
+	const struct chm_params *p = map->p;
 	struct chm_place at;
+	void *slot;
 
 	if (p->max_entries && map->entries >= p->max_entries)
 		return -E2BIG;
-	*need = CHM_NEED_SLOTS;
-	if (chm_full(map, t))
+	if (chm_full(map, t, true))
 		return -EAGAIN;
-	*need = CHM_NEED_EMPTY;
-	if (chm_crowded(map, t) || !chm_find_empty(t, hash, p, &at))
+	op->stuck = !chm_find_empty(t, hash, p, &at);
+	if (op->stuck || !chm_may_stray(t, hash, at.distance, op))
 		return -EAGAIN;
-	*need = CHM_NEED_NEARER;
-	if (!chm_may_stray(map, t, hash, at.distance, how))
-		return -EAGAIN;
-	chm_write_slot(chm_place_slot(t, &at), key, value, p);
+	slot = chm_place_slot(t, &at);
+	chm_write_slot(t, slot, op);
 	chm_publish_slot(t, hash, 0, &at, p);
 	t->displaced += !!at.distance;
 	t->spread += chm_square(at.distance);
 	chm_add_entries(map, 1);
+	chm_note_write(map, t, NULL, &at);
+	if (unlikely(op->due))
+		chm_defend(map, t, op->due);
+	op->found = slot + t->value_offset;
 	return 1;
 }
 
 /* The new pair goes into the chunk of the old one: one store switches. */
 static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
-			       const struct chm_place *at,
-			       const void *key, const void *value)
+			       const struct chm_place *at, struct chm_op *op)
 {
+	bool taken = op->how & CHM_HAND_OUT;
+	struct chm_place to = *at;
 	unsigned long ctrl = at->c->ctrl;
-	u32 slot = chm_first(chm_match_empty(ctrl));
 
-	chm_write_slot(__chm_slot(t, at->c, slot, &map->p), key, value, &map->p);
-	ctrl = chm_tag_set(ctrl, at->slot, chm_dead_tag(t, false));
-	ctrl = chm_tag_set(ctrl, slot, chm_tag(hash));
+	to.slot = chm_first(chm_match_empty(ctrl));
+	chm_write_slot(t, chm_place_slot(t, &to), op);
+	ctrl = chm_tag_set(ctrl, at->slot, chm_dead_tag(t, taken));
+	ctrl = chm_tag_set(ctrl, to.slot, chm_tag(hash));
 	/* O1: see chm_set_ctrl(); and readers see exactly one of the two. */
 	chm_set_ctrl(t, at->chunk, at->c, ctrl);
 	chm_note_dead(map, t, at);
+	chm_note_write(map, t, at, &to);
 }
 
 /*
@@ -2414,387 +3856,838 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
  * from home to @at and sets its own from there.
  */
 static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
-			      const struct chm_place *at,
-			      const void *key, const void *value,
-			      unsigned int how, enum chm_need *need)
+			      const struct chm_place *at, struct chm_op *op)
 {
 	struct chm_place to = *at;
 
-	*need = CHM_NEED_EMPTY;
-	if (!chm_find_empty_beyond(t, &map->p, &to))
+	op->stuck = !chm_find_empty_beyond(t, map->p, &to);
+	if (op->stuck || !chm_may_stray(t, hash, to.distance, op))
 		return -EAGAIN;
-	*need = CHM_NEED_NEARER;
-	if (!chm_may_stray(map, t, hash, to.distance, how))
-		return -EAGAIN;
-	chm_write_slot(chm_place_slot(t, &to), key, value, &map->p);
-	chm_publish_slot(t, hash, at->distance, &to, &map->p);
+	chm_write_slot(t, chm_place_slot(t, &to), op);
+	chm_publish_slot(t, hash, at->distance, &to, map->p);
 	/*
 	 * O3: the new pair is visible before the old one dies.  Pairs with
 	 * chm_probe().  O4: in between readers see both.  Pairs with
 	 * chm_look_back() and chm_home_unchanged().
 	 */
-	chm_kill_slot(t, at, false);
+	chm_kill_slot(t, at, op->how & CHM_HAND_OUT);
 	t->displaced += !at->distance;
 	t->spread += chm_square(to.distance) - chm_square(at->distance);
 	chm_note_dead(map, t, at);
+	chm_note_write(map, t, at, &to);
 	return 0;
+}
+
+static void chm_copy_present(const struct chm_table *t, const void *pair,
+			     struct chm_op *op);
+
+/* A CHM_WORD value, in place; the old one may go to where the new one is. */
+static void chm_replace_word(struct chm *map, struct chm_table *t,
+			     const struct chm_place *at, struct chm_op *op)
+{
+	void *pair = chm_place_slot(t, at);
+	unsigned long word = 0;
+
+	memcpy(&word, op->value, map->p->value_size);
+	chm_copy_present(t, pair, op);
+	chm_store_word(pair + t->value_offset, &word, map->p->value_size);
+	t->writes++;
+	if (unlikely(map->phase == CHM_COPYING))
+		chm_mirror_value(map, at);
+}
+
+/* --- Exchanging cells --- */
+
+/*
+ * chm_sum_word() reads the cell and the snapshot between two looks at @seq: those
+ * of before the exchange, or those of after it.
+ */
+static unsigned long chm_exchange_begin(struct chm_snapshot *s)
+{
+	unsigned long flags;
+
+	/* Readers wait for the end, also where the map's lock lets them run. */
+	local_irq_save(flags);
+	WRITE_ONCE(s->seq, s->seq + 1);
+	/* O10: pairs with smp_rmb() in chm_still_unmerged(). */
+	smp_wmb();
+	return flags;
+}
+
+static void chm_exchange_end(struct chm_snapshot *s, unsigned long flags)
+{
+	/* O10: release.  Pairs with chm_read_seq(). */
+	smp_store_release(&s->seq, s->seq + 1);
+	local_irq_restore(flags);
+}
+
+/*
+ * Exchange word @nr of the snapshot, which is not merged: the updates that the old
+ * cell got so far are overwritten, those to come are not.
+ */
+static void chm_exchange_unmerged(struct chm_snapshot *s, unsigned long nr,
+				  atomic_long_t *now, const atomic_long_t *old,
+				  unsigned long *copied, long word)
+{
+	unsigned long flags = chm_exchange_begin(s);
+
+	WRITE_ONCE(*copied, atomic_long_read(old));
+	atomic_long_xchg(now, word);
+	chm_exchange_end(s, flags);
 }
 
 /*
  * Exchange a CHM_CELL value in place.  Not by stores: an atomic operation may
  * consist of a load and a store under a lock that only others like it take.
  */
-static int chm_replace_cell(atomic_long_t *cell, const void *value,
-			    const struct chm_params *p)
+static int chm_replace_cell(struct chm *map, struct chm_table *t,
+			    const struct chm_place *at, const void *value)
 {
+	const void *key = chm_place_slot(t, at);
+	atomic_long_t *cell = chm_place_slot(t, at) + t->value_offset;
+	u32 words = t->p->value_size / sizeof(long);
+	struct chm_snapshot *s = chm_pending(t);
+	const atomic_long_t *old = NULL;
+	unsigned long first = 0;
 	u32 i;
 
-	if (p->merge)
+	if (t->p->merge)
 		return -EOPNOTSUPP;
-	for (i = 0; i < p->value_size / sizeof(long); i++) {
+	if (s)
+		old = chm_old_cell(s, t, key, cell);
+	if (old)
+		first = chm_slot_number(s->from, old) * words;
+	for (i = 0; i < words; i++) {
 		long word;
 
 		memcpy(&word, value + i * sizeof(word), sizeof(word));
-		atomic_long_xchg(&cell[i], word);
+		if (old && s->merged <= 2 * (first + i))
+			chm_exchange_unmerged(s, first + i, &cell[i], &old[i],
+					      chm_noted(s, t->p, first / words) +
+					      i * sizeof(word), word);
+		else
+			atomic_long_xchg(&cell[i], word);
 	}
+	t->writes++;
+	if (unlikely(map->phase == CHM_COPYING))
+		chm_mirror_value(map, at);
 	return 0;
 }
 
-static int chm_replace_present(struct chm *map, struct chm_table *t, u64 hash,
-			       const struct chm_place *at,
-			       const void *key, const void *value,
-			       unsigned int how, enum chm_need *need)
-{
-	const struct chm_params *p = &map->p;
+/* --- Storing --- */
 
-	if (p->class == CHM_WORD) {
-		chm_store_word(chm_place_slot(t, at) + p->value_offset, value,
-			       p->value_size);
+/* What is wanted of the pair that is, or was, present. */
+static void chm_copy_present(const struct chm_table *t, const void *pair,
+			     struct chm_op *op)
+{
+	if (op->old_value)
+		__chm_copy_value(t, op->old_value, pair + t->value_offset, t->p);
+	if (op->old_key)
+		memcpy(op->old_key, pair, t->p->key_size);
+}
+
+/* The present value: is it the one that is expected? */
+static int chm_look_at_present(const struct chm_table *t, const void *pair,
+			       struct chm_op *op)
+{
+	const struct chm_params *p = t->p;
+	const void *value = pair + t->value_offset;
+
+	if (p->class == CHM_CELL && (op->expected || op->how & CHM_HAND_OUT))
+		return -EOPNOTSUPP;
+	if (op->expected && memcmp(value, op->expected, p->value_size))
+		return -ESTALE;
+	return 0;
+}
+
+static int chm_store_present(struct chm *map, struct chm_table *t, u64 hash,
+			     const struct chm_place *at, struct chm_op *op)
+{
+	void *pair = chm_place_slot(t, at);
+	int ret;
+
+	op->found = pair + t->value_offset;
+	if (!(op->how & (CHM_UPDATE | CHM_FETCH)))
+		return -EEXIST;
+	/* Before there is anything to copy out. */
+	if (op->how & CHM_UPDATE && map->p->class != CHM_WORD &&
+	    map->p->class != CHM_CELL && chm_full(map, t, false))
+		return -EAGAIN;
+	ret = chm_look_at_present(t, pair, op);
+	if (!ret && op->how & CHM_FETCH)
+		chm_copy_present(t, pair, op);
+	if (ret || op->how & CHM_FETCH)
+		return ret;
+	if (map->p->class == CHM_CELL)
+		return chm_replace_cell(map, t, at, op->value);
+	if (map->p->class == CHM_WORD) {
+		chm_replace_word(map, t, at, op);
 		return 0;
 	}
-	if (p->class == CHM_CELL)
-		return chm_replace_cell(chm_place_slot(t, at) + p->value_offset,
-					value, p);
-	*need = CHM_NEED_EMPTY;
-	if (chm_crowded(map, t))
-		return -EAGAIN;
-	if (!chm_match_empty(at->c->ctrl))
-		return chm_replace_beyond(map, t, hash, at, key, value, how,
-					  need);
-	chm_replace_within(map, t, hash, at, key, value);
-	return 0;
-}
-
-/* Return: 1 inserted, 0 replaced; -EAGAIN if that takes what @need says. */
-static int chm_try_store(struct chm *map, const void *key, const void *value,
-			 unsigned int how, enum chm_need *need)
-{
-	struct chm_table *t = chm_table(map);
-	struct chm_place at;
-	u64 hash;
-
-	lockdep_assert_held(&map->lock);
-	*need = CHM_NEED_SLOTS;
-	if (!t)
-		return how & CHM_CREATE ? -EAGAIN : -ENOENT;
-	chm_poll(map, t);
-	map->due = 0;
-	hash = __chm_hash(t, key, &map->p);
-	/* One insertion in ten goes on to the next chunk: have it come along. */
-	prefetch((void *)__chm_home_chunk(t, hash, &map->p) + t->stride);
-	if (chm_find(t, key, hash, &map->p, &at)) {
-		if (!(how & CHM_UPDATE))
-			return -EEXIST;
-		return chm_replace_present(map, t, hash, &at, key, value, how,
-					   need);
-	}
-	if (!(how & CHM_CREATE))
-		return -ENOENT;
-	return chm_insert_absent(map, t, hash, key, value, how, need);
-}
-
-static int chm_store_locked(struct chm *map, const void *key,
-			    const void *value, unsigned int how, gfp_t gfp)
-{
-	int ret = chm_start(map);
-	enum chm_need need;
-
-	if (!ret && !value && map->p.value_size && !(how & CHM_ZEROES))
-		ret = -EINVAL;
-	while (!ret) {
-		ret = chm_try_store(map, key, value, how, &need);
-		if (ret != -EAGAIN)
-			break;
-		ret = chm_make_room(map, need, gfp);
-		if (ret > 0) {
-			how |= CHM_ANYWHERE;
-			ret = 0;
-		}
-	}
+	if (chm_match_empty(at->c->ctrl))
+		chm_replace_within(map, t, hash, at, op);
+	else
+		ret = chm_replace_beyond(map, t, hash, at, op);
+	/* The old pair is where it was. */
+	if (!ret)
+		chm_copy_present(t, pair, op);
 	return ret;
 }
 
-static int chm_store(struct chm *map, const void *key, const void *value,
-		     unsigned int how, gfp_t gfp)
+/* Return: 1 inserted, 0 present, or replaced; -EAGAIN: there is no room. */
+static int chm_try_store(struct chm *map, struct chm_op *op)
+{
+	struct chm_table *t;
+	struct chm_place at;
+	u64 hash;
+	int ret;
+
+	op->due = 0;
+	op->too_far = false;
+	op->stuck = false;
+	ret = chm_check_params(map);
+	if (!ret && !op->value && map->p->value_size && !(op->how & CHM_ZEROES))
+		ret = -EINVAL;
+	if (ret)
+		return ret;
+	chm_share(map);
+	/*
+	 * O13: the lock orders this after the drop() of what was in EMPTY slots.  Pairs
+	 * with chm_sweep_hold().
+	 */
+	t = chm_table(map);
+	if (!t)
+		return op->how & CHM_CREATE ? -EAGAIN : -ENOENT;
+	chm_poll(map, t);
+	hash = __chm_hash(t, op->key, map->p);
+	/* One insertion in ten goes on to the next chunk: have it come along. */
+	prefetch((void *)__chm_home_chunk(t, hash, map->p) + t->stride);
+	if (chm_find(t, op->key, hash, map->p, &at))
+		return chm_store_present(map, t, hash, &at, op);
+	if (!(op->how & CHM_CREATE))
+		return -ENOENT;
+	return chm_insert_absent(map, t, hash, op);
+}
+
+static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
 {
 	int ret;
 
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	ret = chm_store_locked(map, key, value, how, gfp);
-	if (ret >= 0)
-		map->writes++;
-	/* Without memory lookups stay slow, but nothing is lost. */
-	if (ret > 0 && unlikely(map->due))
-		chm_defend(map, map->due, gfp);
-	mutex_unlock(&map->lock);
+	chm_enter(map);
+	do {
+		unsigned long flags;
+		u64 chunks;
+
+		chm_lock(map, flags);
+		ret = chm_try_store(map, op);
+		chunks = chm_trigger(map, true);
+		chm_unlock(map, flags);
+		if (unlikely(chunks))
+			chm_begin_small(map, chunks);
+		if (likely(ret != -EAGAIN))
+			break;
+		ret = chm_make_room(map, op, gfp);
+	} while (!ret);
+	chm_leave(map);
 	return ret;
 }
 
 int chm_insert(struct chm *map, const void *key, const void *value, gfp_t gfp)
 {
-	int ret = chm_store(map, key, value, CHM_CREATE, gfp);
+	struct chm_op op = { .key = key, .value = value, .how = CHM_CREATE };
+	int ret = chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
+		  chm_store(map, &op, gfp);
 
 	return ret > 0 ? 0 : ret;
 }
 EXPORT_SYMBOL_GPL(chm_insert);
 
+int chm_get_or_insert(struct chm *map, const void *key, void *value, gfp_t gfp)
+{
+	struct chm_op op = {
+		.key = key, .value = value, .old_value = value,
+		.how = CHM_CREATE | CHM_FETCH,
+	};
+
+	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
+	       chm_store(map, &op, gfp);
+}
+EXPORT_SYMBOL_GPL(chm_get_or_insert);
+
+const void *chm_lookup_or_insert(struct chm *map, const void *key,
+				 const void *value, gfp_t gfp)
+{
+	struct chm_op op = { .key = key, .value = value, .how = CHM_CREATE };
+	int ret = chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
+		  chm_store(map, &op, gfp);
+
+	return ret > 0 || ret == -EEXIST ? op.found : ERR_PTR(ret);
+}
+EXPORT_SYMBOL_GPL(chm_lookup_or_insert);
+
 int chm_replace(struct chm *map, const void *key, const void *value, gfp_t gfp)
 {
-	return chm_store(map, key, value, CHM_UPDATE, gfp);
+	struct chm_op op = { .key = key, .value = value, .how = CHM_UPDATE };
+
+	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
+	       chm_store(map, &op, gfp);
 }
 EXPORT_SYMBOL_GPL(chm_replace);
 
+int chm_replace_if(struct chm *map, const void *key, const void *expected,
+		   const void *value, gfp_t gfp)
+{
+	struct chm_op op = {
+		.key = key, .value = value, .expected = expected,
+		.how = CHM_UPDATE,
+	};
+
+	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
+	       chm_store(map, &op, gfp);
+}
+EXPORT_SYMBOL_GPL(chm_replace_if);
+
 int chm_upsert(struct chm *map, const void *key, const void *value, gfp_t gfp)
 {
-	return chm_store(map, key, value, CHM_CREATE | CHM_UPDATE, gfp);
+	struct chm_op op = {
+		.key = key, .value = value, .how = CHM_CREATE | CHM_UPDATE,
+	};
+
+	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
+	       chm_store(map, &op, gfp);
 }
 EXPORT_SYMBOL_GPL(chm_upsert);
+
+int chm_swap(struct chm *map, const void *key, const void *value,
+	     void *old_key, void *old_value, gfp_t gfp)
+{
+	struct chm_op op = {
+		.key = key, .value = value, .old_key = old_key,
+		.old_value = old_value,
+		.how = CHM_CREATE | CHM_UPDATE | CHM_HAND_OUT,
+	};
+
+	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
+	       chm_store(map, &op, gfp);
+}
+EXPORT_SYMBOL_GPL(chm_swap);
+
+/* Pairs that chm_insert_many() inserts in one hold of the lock. */
+#define CHM_BULK	16UL
+
+/* As many of @n pairs as there is room for.  Return: as chm_try_store(). */
+static int chm_try_bulk(struct chm *map, struct chm_op *op, unsigned long n,
+			unsigned long *inserted)
+{
+	const struct chm_params *p = map->p;
+	const struct chm_table *t = chm_table(map);
+	unsigned long i;
+	int ret = 0;
+
+	for (i = 0; t && i < n; i++)
+		prefetchw(__chm_home_chunk(t, __chm_hash(t, op->key +
+							 i * p->key_size, p),
+					   p));
+	for (i = 0; i < n && ret >= 0; i++) {
+		ret = chm_try_store(map, op);
+		if (ret < 0)
+			break;
+		op->key += p->key_size;
+		if (op->value)
+			op->value += p->value_size;
+	}
+	*inserted += i;
+	return ret;
+}
+
+static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
+			   unsigned long *inserted, gfp_t gfp)
+{
+	int ret = 0;
+
+	while (ret >= 0 && *inserted < n) {
+		unsigned long before = *inserted;
+		unsigned long flags;
+		u64 chunks;
+
+		chm_lock(map, flags);
+		ret = chm_try_bulk(map, op, min(n - *inserted, CHM_BULK),
+				   inserted);
+		chunks = chm_trigger(map, true);
+		chm_unlock(map, flags);
+		if (unlikely(chunks))
+			chm_begin_small(map, chunks);
+		/* For each pair anew. */
+		if (*inserted != before) {
+			op->attempts = 0;
+			op->tries = 0;
+			op->how &= ~CHM_ANYWHERE;
+		}
+		if (ret == -EAGAIN)
+			ret = chm_make_room(map, op, gfp);
+		if (gfpflags_allow_blocking(gfp))
+			cond_resched();
+	}
+	return min(ret, 0);
+}
+
+unsigned long chm_insert_many(struct chm *map, const void *keys,
+			      const void *values, unsigned long n, gfp_t gfp,
+			      int *err)
+{
+	struct chm_op op = { .key = keys, .value = values, .how = CHM_CREATE };
+	unsigned long inserted = 0;
+
+	*err = chm_check_call(map, gfpflags_allow_blocking(gfp));
+	if (*err || !n)
+		return 0;
+	chm_enter(map);
+	*err = chm_insert_bulk(map, &op, n, &inserted, gfp);
+	chm_leave(map);
+	return inserted;
+}
+EXPORT_SYMBOL_GPL(chm_insert_many);
 
 /* May a zeroed value be inserted and its word @i be added to? */
 static int chm_check_add(struct chm *map, unsigned int i)
 {
+	unsigned long flags;
 	int ret;
 
-	mutex_lock(&map->lock);
-	ret = chm_start(map);
-	if (!ret && !__chm_cell_has(&map->p, i))
+	chm_lock(map, flags);
+	ret = chm_check_params(map);
+	chm_unlock(map, flags);
+	if (!ret && !__chm_cell_has(map->p, i))
 		ret = -EINVAL;
-	mutex_unlock(&map->lock);
 	return ret;
 }
 
 int chm_cell_upsert_add(struct chm *map, const void *key, unsigned int i,
 			long n, gfp_t gfp)
 {
-	int inserted = 0;
-	int ret;
+	int ret = chm_check_call(map, gfpflags_allow_blocking(gfp));
 
-	chm_assert_writer();
-	/* Again if somebody inserts or removes the key in between. */
+	if (ret)
+		return ret;
+	/* Again if somebody inserts and removes the key in between. */
 	while ((ret = chm_cell_add(map, key, i, n)) == -ENOENT) {
-		ret = chm_check_add(map, i) ?:
-		      chm_store(map, key, NULL, CHM_CREATE | CHM_ZEROES, gfp);
-		if (ret < 0 && ret != -EEXIST)
+		struct chm_op op = {
+			.key = key, .how = CHM_CREATE | CHM_ZEROES,
+			.word = i, .amount = n,
+		};
+
+		ret = chm_check_add(map, i) ?: chm_store(map, &op, gfp);
+		if (ret != -EEXIST)
 			return ret;
-		inserted |= ret > 0;
 	}
-	return ret ?: inserted;
+	return ret;
 }
 EXPORT_SYMBOL_GPL(chm_cell_upsert_add);
 
-/* Remove @key; @take: its value goes to @value and not to drop(). */
-static int chm_erase(struct chm *map, const void *key, bool take, void *value)
-{
-	struct chm_table *t = chm_table(map);
-	const struct chm_params *p = &map->p;
-	struct chm_place at;
-	const void *taken;
-	u64 hash;
+/* --- Removing --- */
 
-	lockdep_assert_held(&map->lock);
+/* Remove op->key.  @at: receives where it was, in table @from. */
+static int chm_try_erase(struct chm *map, struct chm_op *op,
+			 struct chm_place *at, struct chm_table **from)
+{
+	const struct chm_params *p = map->p;
+	struct chm_table *t;
+	u64 hash;
+	int ret;
+
+	chm_share(map);
+	t = chm_table(map);
 	if (!t)
 		return -ENOENT;
 	chm_poll(map, t);
-	hash = __chm_hash(t, key, p);
-	if (!chm_find(t, key, hash, p, &at))
+	hash = __chm_hash(t, op->key, p);
+	if (!chm_find(t, op->key, hash, p, at))
 		return -ENOENT;
-	taken = chm_place_slot(t, &at) + p->value_offset;
-	if (take && p->class != CHM_CELL)
-		memcpy(value, taken, p->value_size);
-	chm_kill_slot(t, &at, take);
-	t->displaced -= !!at.distance;
-	/* Bits that stay cost as if the pair did. */
-	if (chm_lower_overflow(t, hash, at.distance, p))
-		t->spread -= chm_square(at.distance);
-	else
-		t->unlowered += at.distance;
+	ret = chm_look_at_present(t, chm_place_slot(t, at), op);
+	if (ret)
+		return ret;
+	chm_copy_present(t, chm_place_slot(t, at), op);
+	chm_kill_slot(t, at, op->how & CHM_HAND_OUT);
+	t->displaced -= !!at->distance;
+	chm_lower(t, hash, at->distance);
 	chm_add_entries(map, -1);
-	map->writes++;
-	chm_note_dead(map, t, &at);
-	if (take && p->class == CHM_CELL) {
-		/*
-		 * O9: readers that found it may still update it.  Pairs with
-		 * __chm_cell_add_to().  The slot is EMPTY then, but nobody writes
-		 * to it before the unlock.
-		 */
-		chm_wait(map);
-		memcpy(value, taken, p->value_size);
-	}
+	chm_note_dead(map, t, at);
+	chm_note_write(map, t, at, NULL);
+	*from = t;
 	return 0;
+}
+
+static int chm_erase(struct chm *map, struct chm_op *op)
+{
+	unsigned long flags;
+	struct chm_table *t;
+	struct chm_place at;
+	int ret;
+
+	chm_enter(map);
+	chm_lock(map, flags);
+	ret = chm_try_erase(map, op, &at, &t);
+	chm_trigger(map, false);
+	chm_unlock(map, flags);
+	chm_leave(map);
+	return ret;
 }
 
 int chm_remove(struct chm *map, const void *key)
 {
-	int ret;
+	struct chm_op op = { .key = key };
 
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	ret = chm_erase(map, key, false, NULL);
-	mutex_unlock(&map->lock);
-	return ret;
+	return chm_check_call(map, false) ?: chm_erase(map, &op);
 }
 EXPORT_SYMBOL_GPL(chm_remove);
 
-int chm_take(struct chm *map, const void *key, void *value)
+int chm_remove_if(struct chm *map, const void *key, const void *expected)
 {
+	struct chm_op op = { .key = key, .expected = expected };
+
+	return chm_check_call(map, false) ?: chm_erase(map, &op);
+}
+EXPORT_SYMBOL_GPL(chm_remove_if);
+
+/* Is nothing to be added to the cells of @t, which is pinned, any more? */
+static bool chm_cells_final(struct chm *map, const struct chm_table *t)
+{
+	const struct chm_snapshot *s;
+	unsigned long flags;
+	bool final;
+
+	chm_lock(map, flags);
+	s = chm_pending(t);
+	/* Also if @t is the one that is being migrated from, or retired. */
+	final = !s || !s->from || s->cursor == s->from->nr_chunks;
+	chm_unlock(map, flags);
+	return final;
+}
+
+/* Wait until readers and the migration are done with the cells of @t. */
+static void chm_await_cells(struct chm *map, const struct chm_table *t)
+{
+	bool worker = map->p->reclaim != CHM_SYNC && !chm_in_worker();
+	unsigned long flags;
+
+	chm_wait_for_readers(map);
+	if (worker)
+		wait_var_event(map, chm_cells_final(map, t));
+	while (!chm_cells_final(map, t)) {
+		chm_turn_merge(map, false);
+		/* Not chm_turn_retired(): this may be the drop() of one of them. */
+		chm_lock(map, flags);
+		if (map->retired)
+			chm_merge_retired(map);
+		chm_unlock(map, flags);
+		cond_resched();
+	}
+}
+
+/*
+ * O9: readers that found the cell may still update it, and a migration may be under
+ * way.  Pairs with __chm_cell_add_to().  The slot stays as it is while it is pinned.
+ */
+static int chm_take_cell(struct chm *map, struct chm_op *op, void *value)
+{
+	struct chm_table *t = NULL;
+	unsigned long flags;
+	struct chm_place at;
+	unsigned int gen = 0;
 	int ret;
 
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	ret = chm_erase(map, key, true, value);
-	mutex_unlock(&map->lock);
+	op->how = 0;
+	chm_enter(map);
+	chm_lock(map, flags);
+	ret = chm_try_erase(map, op, &at, &t);
+	if (!ret) {
+		/* Its generation is not swept, nor the table freed, meanwhile. */
+		gen = !!(chm_tag_at(at.c->ctrl, at.slot) & CHM_TAG_DEAD_GEN);
+		++*chm_pins(t, gen);
+		chm_set_ctrl(t, at.chunk, at.c, at.c->ctrl |
+			     chm_tag_set(0, at.slot, CHM_TAG_DEAD_TAKEN));
+	}
+	chm_unlock(map, flags);
+	if (!ret) {
+		chm_await_cells(map, t);
+		if (value)
+			memcpy(value, chm_place_slot(t, &at) + t->value_offset,
+			       map->p->value_size);
+		chm_lock(map, flags);
+		--*chm_pins(t, gen);
+		chm_call_worker(map);
+		chm_unlock(map, flags);
+	}
+	chm_leave(map);
 	return ret;
+}
+
+int chm_take(struct chm *map, const void *key, void *old_key, void *value)
+{
+	struct chm_op op = {
+		.key = key, .old_key = old_key, .old_value = value,
+		.how = CHM_HAND_OUT,
+	};
+	int ret = chm_check_call(map, map->p && map->p->class == CHM_CELL);
+
+	if (ret)
+		return ret;
+	if (map->p->class != CHM_CELL)
+		return chm_erase(map, &op);
+	op.old_value = NULL;
+	return chm_take_cell(map, &op, value);
 }
 EXPORT_SYMBOL_GPL(chm_take);
 
-/* Every FULL slot of @c becomes DEAD; nothing passes it any more. */
-static void chm_clear_chunk(struct chm_table *t, u32 chunk,
-			    const struct chm_params *p)
+/* Every FULL slot of chunk @chunk becomes DEAD.  Return: how many. */
+static u32 chm_clear_chunk(struct chm_table *t, u32 chunk)
 {
-	struct chm_chunk *c = __chm_chunk(t, chunk, p);
+	struct chm_chunk *c = __chm_chunk(t, chunk, t->p);
 	unsigned long full = chm_match_full(c->ctrl);
-	unsigned long ctrl = c->ctrl & ~CHM_OVERFLOW;
+	u32 slot, n = hweight_long(full);
+	unsigned long ctrl;
 
-	if (full) {
-		t->dead[t->dead_gen] += hweight_long(full);
-		__set_bit(chunk, chm_dead_chunks(t));
+	if (!n)
+		return 0;
+	t->dead[t->dead_gen] += n;
+	__set_bit(chunk, chm_dead_chunks(t));
+	ctrl = chm_tags_clear(c->ctrl, full) | (full >> 7) * chm_dead_tag(t, false);
+	chm_for_each_match(slot, full) {
+		u64 hash = __chm_hash(t, __chm_slot(t, c, slot, t->p), t->p);
+		u32 home = chm_home(hash, t->nr_chunks);
+
+		t->displaced -= home != chunk;
+		t->unlowered += chm_distance(home, chunk, t->nr_chunks);
 	}
-	ctrl = chm_tags_clear(ctrl, full) |
-	       (full >> 7) * chm_dead_tag(t, false);
-	if (ctrl != c->ctrl)
-		chm_set_ctrl(t, chunk, c, ctrl);
+	chm_set_ctrl(t, chunk, c, ctrl);
+	return n;
+}
+
+/* There is no memory for another table of the size that was promised. */
+static void chm_clear_slowly(struct chm *map)
+{
+	u32 i = 0, n = 0, id = 0;
+
+	do {
+		unsigned long flags;
+		struct chm_table *t;
+		u32 end;
+
+		chm_lock(map, flags);
+		t = chm_table(map);
+		chm_abort(map);
+		n = t ? t->nr_chunks : 0;
+		/* Pairs have moved. */
+		if (t && t->id != id) {
+			id = t->id;
+			i = 0;
+		}
+		for (end = min(n, i + CHM_WORKER_STEP); i < end; i++)
+			chm_add_entries(map, -(long)chm_clear_chunk(t, i));
+		if (t)
+			chm_seal(t);
+		chm_call_worker(map);
+		chm_unlock(map, flags);
+	} while (i < n);
+}
+
+/* An empty map that still has what was promised; or with none. */
+static bool chm_try_clear(struct chm *map, struct chm_table *fresh)
+{
+	bool promised = map->reserved || map->p->min_entries;
+	struct chm_table *t = chm_table(map);
+
+	if (!t || (promised && !fresh) ||
+	    (fresh && fresh->max_entries < map->reserved))
+		return !t;
+	chm_abort(map);
+	chm_add_entries(map, -map->entries);
+	if (fresh)
+		chm_seed_table(map, fresh);
+	t->owns_full = true;
+	chm_publish(map, fresh);
+	map->phase = CHM_IDLE;
+	chm_retire(map, t);
+	return true;
+}
+
+/* As much as the caller's context allows, as far as that can be told. */
+static gfp_t chm_clear_gfp(void)
+{
+	if (!IS_ENABLED(CONFIG_PREEMPT_COUNT) || chm_must_not_sleep())
+		return GFP_NOWAIT;
+	return GFP_NOIO | __GFP_NORETRY;
 }
 
 void chm_clear(struct chm *map)
 {
-	struct chm_table *t;
-	u32 i;
+	struct chm_table *fresh = NULL;
+	unsigned long flags;
+	bool done;
 
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	t = chm_table(map);
-	for (i = 0; t && i < t->nr_chunks; i++) {
-		chm_clear_chunk(t, i, &map->p);
-		if (!(i % CHM_RANGE))
-			cond_resched();
-	}
-	if (t) {
-		chm_add_entries(map, -map->entries);
-		t->displaced = 0;
-		t->spread = 0;
-		t->strayed = false;
-		t->unlowered = 0;
-		t->longest = 0;
-		chm_advance(map, t);
-		chm_schedule_reclaim(map);
-	}
-	mutex_unlock(&map->lock);
+	if (chm_check_call(map, false))
+		return;
+	chm_enter(map);
+	if (READ_ONCE(map->reserved) || map->p->min_entries)
+		fresh = chm_table_build(map->p, map->ctx, chm_chunks_needed(map, 0),
+					0, chm_clear_gfp());
+	if (IS_ERR(fresh))
+		fresh = NULL;
+	chm_lock(map, flags);
+	done = chm_try_clear(map, fresh);
+	if (done && chm_table(map) == fresh)
+		fresh = NULL;
+	chm_unlock(map, flags);
+	if (fresh)
+		chm_table_free(fresh);
+	if (!done)
+		chm_clear_slowly(map);
+	chm_leave(map);
 }
 EXPORT_SYMBOL_GPL(chm_clear);
 
-static int chm_reserve_locked(struct chm *map, unsigned long n, gfp_t gfp)
+/* --- Room --- */
+
+/* Promise room for @n pairs, if there is.  Return: else chunks that it takes. */
+static u64 chm_try_reserve(struct chm *map, unsigned long n)
 {
-	int ret = chm_start(map);
+	struct chm_table *t = chm_table(map);
 
-	if (!ret && map->p.max_entries && n > map->p.max_entries)
-		ret = -E2BIG;
-	while (!ret) {
-		struct chm_table *t = chm_table(map);
-
-		if (!n || (t && n <= t->max_entries)) {
-			if (t && n < map->reserved)
-				chm_schedule_reclaim(map);
-			map->reserved = n;
-			map->promises++;
-			break;
-		}
-		ret = chm_resize(map, chm_chunks_needed(map,
-							max(n, map->entries)),
-				 CHM_SAME_SEED, gfp);
-		if (ret == -EAGAIN)
-			ret = 0;
+	if (!n || (t && n <= t->max_entries)) {
+		/* Not into a table that is too small. */
+		if (map->phase == CHM_COPYING && n > map->next->max_entries)
+			chm_abort(map);
+		if (n < map->reserved)
+			chm_call_worker(map);
+		map->reserved = n;
+		return 0;
 	}
+	if (map->phase == CHM_COPYING && n > map->next->max_entries)
+		chm_abort(map);
+	return chm_chunks_needed(map, max(n, map->entries));
+}
+
+/* The promise could not be made. */
+static void chm_end_reserving(struct chm *map)
+{
+	unsigned long flags;
+
+	chm_lock(map, flags);
+	map->reserving = false;
+	chm_call_worker(map);
+	chm_unlock(map, flags);
+}
+
+static int chm_reserve_room(struct chm *map, unsigned long n, gfp_t gfp)
+{
+	int ret;
+
+	do {
+		unsigned long flags;
+		u64 chunks = 0;
+
+		chm_lock(map, flags);
+		ret = chm_check_params(map);
+		if (!ret && map->p->max_entries && n > map->p->max_entries)
+			ret = -E2BIG;
+		if (!ret)
+			chunks = chm_try_reserve(map, n);
+		map->reserving = !!chunks;
+		chm_unlock(map, flags);
+		if (!chunks)
+			return ret;
+		ret = chm_move(map, chunks, gfp);
+	} while (!ret || ret == -EAGAIN);
+	chm_end_reserving(map);
 	return ret;
 }
 
 int chm_reserve(struct chm *map, unsigned long n, gfp_t gfp)
 {
-	int ret;
+	int ret = chm_check_call(map, true);
 
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	ret = chm_reserve_locked(map, n, gfp);
-	mutex_unlock(&map->lock);
+	if (ret)
+		return ret;
+	chm_enter(map);
+	ret = chm_reserve_room(map, n, gfp);
+	chm_leave(map);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(chm_reserve);
 
-static int chm_shrink_locked(struct chm *map, gfp_t gfp)
+/* Return: chunks of a smaller table; 0: there is nothing to do any more. */
+static u64 chm_try_shrink(struct chm *map)
 {
-	int ret = -EAGAIN;
+	struct chm_table *t = chm_table(map);
+	unsigned long kept = max(map->entries, map->reserved);
+	u64 fit;
 
-	while (ret == -EAGAIN) {
-		struct chm_table *t = chm_table(map);
-		/* Another writer may reserve while the lock is dropped. */
-		unsigned long kept = max(map->entries, map->reserved);
-		u64 fit;
+	if (!t)
+		return 0;
+	fit = chm_chunks_for(map->p, max(kept, map->p->min_entries));
+	if (kept)
+		return fit < t->nr_chunks ? fit : 0;
+	chm_abort(map);
+	chm_publish(map, NULL);
+	map->shrinks++;
+	map->phase = CHM_IDLE;
+	chm_retire(map, t);
+	return 0;
+}
 
-		/* Never used, perhaps: then map->p is not complete either. */
-		if (!t)
+static int chm_shrink_table(struct chm *map, gfp_t gfp)
+{
+	int ret;
+
+	do {
+		unsigned long flags;
+		u64 chunks;
+
+		/* It may lead to a table that fits. */
+		chm_drive(map, U32_MAX, true);
+		chm_lock(map, flags);
+		chunks = chm_try_shrink(map);
+		chm_unlock(map, flags);
+		if (!chunks)
 			return 0;
-		fit = chm_chunks_for(&map->p, max(kept, map->p.min_entries));
-		if (kept && fit >= t->nr_chunks)
-			return 0;
-		if (!kept) {
-			chm_publish(map, NULL);
-			return 0;
-		}
-		ret = chm_resize(map, fit, CHM_SAME_SEED, chm_optional(gfp));
-	}
+		ret = chm_move(map, chunks, chm_optional(gfp));
+	} while (ret == -EAGAIN);
 	return ret;
 }
 
 int chm_shrink(struct chm *map, gfp_t gfp)
 {
-	const struct chm_table *t;
-	unsigned long reserved, promise;
-	int ret;
+	int ret = chm_check_call(map, true);
+	unsigned long flags;
 
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	reserved = map->reserved;
+	if (ret)
+		return ret;
+	chm_enter(map);
+	chm_lock(map, flags);
 	map->reserved = 0;
-	promise = ++map->promises;
-	ret = chm_shrink_locked(map, gfp);
-	t = chm_table(map);
-	/* As it was, unless others have made or ended a promise meanwhile. */
-	if (ret && map->promises == promise && t && reserved <= t->max_entries)
-		map->reserved = reserved;
-	mutex_unlock(&map->lock);
+	chm_unlock(map, flags);
+	ret = chm_shrink_table(map, gfp);
+	chm_leave(map);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(chm_shrink);
+
+/* --- Strings as keys --- */
+
+u64 chm_hash_string(const void *key, u64 seed)
+{
+	const siphash_key_t k = { .key = { seed, ~seed } };
+	const char *s = *(const char * const *)key;
+
+	return siphash(s, strlen(s), &k);
+}
+EXPORT_SYMBOL_GPL(chm_hash_string);
+
+bool chm_equal_string(const void *a, const void *b)
+{
+	return !strcmp(*(const char * const *)a, *(const char * const *)b);
+}
+EXPORT_SYMBOL_GPL(chm_equal_string);
 
 /* === Iterate ============================================================= */
 
@@ -2804,28 +4697,88 @@ EXPORT_SYMBOL_GPL(chm_shrink);
  * the keys and the seed alone, so the cursor is good in any table and after
  * any sleep; and a pair that is visible twice, while it is being replaced, has
  * one place in it.
+ *
+ * With another seed the order is another one.  Then the walk begins at the front of
+ * it, and passes over the pairs that are in the prefix of an earlier order: it keeps
+ * the seed and the end of each.
  */
 
-/* Another SipHash than chm_siphash(): two keys agree in both never. */
-static u64 chm_fingerprint(const struct chm_table *t, const void *key, u32 len)
+/*
+ * Tells keys of equal hashes apart: another SipHash than chm_siphash(), two keys
+ * agree in both never.  In maps with equal() it is a second hash(), so that it does
+ * not change if a key is replaced by an equal one; unless that ignores its seed.
+ */
+static u64 chm_fingerprint(const struct chm_table *t, const void *key,
+			   const struct chm_params *p)
 {
 	const siphash_key_t k = { .key = { t->seed[1], ~t->seed[0] } };
 
-	return siphash(key, len, &k);
+	if (p->equal && p->hash) {
+		u64 second = p->hash(key, ~t->seed[0]);
+
+		if (second != p->hash(key, t->seed[0]))
+			return second;
+	}
+	return siphash(key, p->key_size, &k);
 }
 
 /* Compare (@hash, fingerprint of @key) with @than, as memcmp() does. */
 static int chm_compare(const struct chm_table *t, const struct chm_params *p,
-		       u64 hash, const void *key, const struct chm_cursor *than)
+		       u64 hash, const void *key, const struct chm_prefix *than)
 {
 	u64 fingerprint;
 
 	if (hash != than->hash)
 		return hash < than->hash ? -1 : 1;
-	fingerprint = chm_fingerprint(t, key, p->key_size);
+	fingerprint = chm_fingerprint(t, key, p);
 	if (fingerprint != than->fingerprint)
 		return fingerprint < than->fingerprint ? -1 : 1;
 	return 0;
+}
+
+/* Is @key in a prefix of an earlier order? */
+static noinline bool chm_visited(const struct chm_cursor *cursor,
+				 const struct chm_params *p, const void *key)
+{
+	u32 i;
+
+	for (i = 1; i < cursor->orders; i++) {
+		const struct chm_prefix *at = &cursor->at[i];
+		/* For the hash functions: they want nothing else of a table. */
+		const struct chm_table order = {
+			.seed = { at->seed[0], at->seed[1] },
+			.use_siphash = at->use_siphash,
+		};
+
+		if (chm_compare(&order, p, __chm_hash(&order, key, p), key,
+				at) <= 0)
+			return true;
+	}
+	return false;
+}
+
+/* Have the cursor follow the order of @t.  Return: false if it has seen too many. */
+static bool chm_cursor_follow(struct chm_cursor *cursor,
+			      const struct chm_table *t)
+{
+	struct chm_prefix *at = cursor->at;
+
+	if (cursor->orders && at->seed[0] == t->seed[0] &&
+	    at->seed[1] == t->seed[1] && at->use_siphash == t->use_siphash)
+		return true;
+	/* A prefix with nothing in it need not be kept. */
+	if (cursor->orders && at->started) {
+		if (cursor->orders == CHM_ORDERS)
+			return false;
+		memmove(at + 1, at, cursor->orders * sizeof(*at));
+		cursor->orders++;
+	}
+	cursor->orders = max_t(u8, cursor->orders, 1);
+	*at = (struct chm_prefix) {
+		.seed = { t->seed[0], t->seed[1] },
+		.use_siphash = t->use_siphash,
+	};
+	return true;
 }
 
 /* Where the search for the next pair of a walk stands. */
@@ -2836,7 +4789,7 @@ struct chm_scan {
 	u32			home;		/* of the pairs that are looked for */
 	u32			distance;	/* chunks behind it seen so far */
 	unsigned long		common;		/* overflow bits they all have */
-	struct chm_cursor	best;		/* first of them behind the cursor */
+	struct chm_prefix	best;		/* first of them behind the cursor */
 	const void		*pair;		/* if @found */
 };
 
@@ -2906,8 +4859,9 @@ static unsigned long chm_match_overflow(unsigned long mask, unsigned long ctrl,
 /* Is the pair, of hash @hash, next: behind @after and before @s->best? */
 static bool chm_scan_pair(struct chm_scan *s, const struct chm_table *t,
 			  const struct chm_params *p, const void *pair,
-			  const struct chm_cursor *after)
+			  const struct chm_cursor *cursor)
 {
+	const struct chm_prefix *after = &cursor->at[0];
 	u64 hash = __chm_hash(t, pair, p);
 
 	if (chm_home(hash, t->nr_chunks) != s->home)
@@ -2917,9 +4871,11 @@ static bool chm_scan_pair(struct chm_scan *s, const struct chm_table *t,
 	/* A pair and its replacement: the first is as a lookup has it. */
 	if (s->best.started && chm_compare(t, p, hash, pair, &s->best) >= 0)
 		return false;
+	if (unlikely(cursor->orders > 1) && chm_visited(cursor, p, pair))
+		return false;
+	s->best = *after;
 	s->best.hash = hash;
-	s->best.fingerprint = chm_fingerprint(t, pair, p->key_size);
-	s->best.seed = t->seed[0];
+	s->best.fingerprint = chm_fingerprint(t, pair, p);
 	s->best.started = true;
 	s->found = true;
 	s->pair = pair;
@@ -2933,7 +4889,7 @@ static bool chm_scan_pair(struct chm_scan *s, const struct chm_table *t,
  */
 static bool chm_scan_chunk(struct chm_scan *s, const struct chm_table *t,
 			   const struct chm_params *p,
-			   const struct chm_cursor *after)
+			   const struct chm_cursor *cursor)
 {
 	u32 chunk = chm_nth_chunk(s->home, s->distance, t->nr_chunks);
 	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
@@ -2946,7 +4902,7 @@ static bool chm_scan_chunk(struct chm_scan *s, const struct chm_table *t,
 	if (s->distance)
 		mask = chm_match_overflow(mask, ctrl, s->common);
 	chm_for_each_match(slot, mask)
-		chm_scan_pair(s, t, p, __chm_slot(t, c, slot, p), after);
+		chm_scan_pair(s, t, p, __chm_slot(t, c, slot, p), cursor);
 	s->common &= ctrl;
 	return ++s->distance < t->nr_chunks && s->common;
 }
@@ -2956,27 +4912,26 @@ static bool chm_scan_chunk(struct chm_scan *s, const struct chm_table *t,
  * last fingerprint: the next hash may be the next home's.
  */
 static u32 chm_cursor_home(const struct chm_table *t,
-			   const struct chm_cursor *cursor)
+			   const struct chm_prefix *at)
 {
-	u64 hash = cursor->hash;
+	u64 hash = at->hash;
 
-	if (!cursor->started)
+	if (!at->started)
 		return 0;
-	if (cursor->fingerprint == U64_MAX && hash != U64_MAX)
+	if (at->fingerprint == U64_MAX && hash != U64_MAX)
 		hash++;
 	return chm_home(hash, t->nr_chunks);
 }
 
-/* Have @cursor stand behind everything before @home, if it does not yet. */
-static void chm_cursor_skip(const struct chm_table *t,
-			    struct chm_cursor *cursor, u32 home)
+/* Have @at stand behind everything before @home, if it does not yet. */
+static void chm_cursor_skip(const struct chm_table *t, struct chm_prefix *at,
+			    u32 home)
 {
-	if (home <= chm_cursor_home(t, cursor))
+	if (home <= chm_cursor_home(t, at))
 		return;
-	cursor->hash = chm_home_begin(home, t->nr_chunks) - 1;
-	cursor->fingerprint = U64_MAX;
-	cursor->seed = t->seed[0];
-	cursor->started = true;
+	at->hash = chm_home_begin(home, t->nr_chunks) - 1;
+	at->fingerprint = U64_MAX;
+	at->started = true;
 }
 
 /*
@@ -2988,7 +4943,7 @@ static bool chm_scan(struct chm_scan *s, const struct chm_table *t,
 		     u32 chunks)
 {
 	if (!s->started || s->table != t->id)
-		chm_scan_from(s, t, chm_cursor_home(t, cursor));
+		chm_scan_from(s, t, chm_cursor_home(t, &cursor->at[0]));
 	s->found = false;
 	for (; chunks; chunks--) {
 		if (s->home == t->nr_chunks) {
@@ -3002,7 +4957,7 @@ static bool chm_scan(struct chm_scan *s, const struct chm_table *t,
 		chm_scan_from(s, t, s->home + 1);
 	}
 	/* What was seen need not be seen again in another table. */
-	chm_cursor_skip(t, cursor, s->home);
+	chm_cursor_skip(t, &cursor->at[0], s->home);
 	return false;
 }
 
@@ -3020,30 +4975,39 @@ static bool chm_walk_section(const struct chm_table *t,
 	if (s->found && key)
 		memcpy(key, s->pair, p->key_size);
 	if (s->found && value)
-		__chm_copy_value(value, s->pair + p->value_offset, p);
+		__chm_copy_value(t, value, s->pair + t->value_offset, p);
 	if (!done)
 		return false;
-	*cursor = s->best;
+	cursor->at[0] = s->best;
 	s->started = false;
 	return true;
 }
 
 void chm_iter_init(struct chm_iter *it, struct chm *map)
 {
-	chm_assert_writer();
 	*it = (struct chm_iter) { .map = map };
-	/* Under the lock: a reseed that has begun must not see no walk. */
-	mutex_lock(&map->lock);
-	map->walks++;
-	mutex_unlock(&map->lock);
 }
 EXPORT_SYMBOL_GPL(chm_iter_init);
 
-/* Has the map changed its seed, and with it the order of its pairs? */
-static bool chm_cursor_stale(const struct chm_table *t,
-			     const struct chm_cursor *cursor)
+/* As chm_walk_section(), in the table that @map has now. */
+static bool chm_walk(const struct chm *map, struct chm_cursor *cursor,
+		     struct chm_scan *s, void *key, void *value)
 {
-	return cursor->started && cursor->seed != t->seed[0];
+	const struct chm_table *t;
+	bool found = false;
+
+	rcu_read_lock();
+	t = __chm_table_rcu(map);
+	if (!t) {
+		cursor->ended = true;
+	} else if (!chm_cursor_follow(cursor, t)) {
+		cursor->ended = true;
+		cursor->stale = true;
+	} else {
+		found = chm_walk_section(t, cursor, s, key, value);
+	}
+	rcu_read_unlock();
+	return found;
 }
 
 bool chm_iter_next(struct chm_iter *it, void *key, void *value)
@@ -3051,36 +5015,11 @@ bool chm_iter_next(struct chm_iter *it, void *key, void *value)
 	struct chm_scan s = { };
 	bool found = false;
 
-	while (!found && !it->cursor.ended) {
-		const struct chm_table *t;
-
-		rcu_read_lock();
-		t = __chm_table_rcu(it->map);
-		/*
-		 * A walk keeps the map from changing its seed, but for when
-		 * there is no pair: no key has been present throughout.
-		 */
-		if (!t || chm_cursor_stale(t, &it->cursor))
-			it->cursor.ended = true;
-		else
-			found = chm_walk_section(t, &it->cursor, &s, key, value);
-		rcu_read_unlock();
-	}
+	while (!found && !it->cursor.ended)
+		found = chm_walk(it->map, &it->cursor, &s, key, value);
 	return found;
 }
 EXPORT_SYMBOL_GPL(chm_iter_next);
-
-void chm_iter_exit(struct chm_iter *it)
-{
-	struct chm *map = it->map;
-
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	map->walks--;
-	mutex_unlock(&map->lock);
-	it->cursor.ended = true;
-}
-EXPORT_SYMBOL_GPL(chm_iter_exit);
 
 bool chm_pos_next(struct chm_pos *pos)
 {
@@ -3090,42 +5029,80 @@ bool chm_pos_next(struct chm_pos *pos)
 	while (t && !pos->cursor.ended) {
 		if (!chm_scan(&s, t, t->p, &pos->cursor, U32_MAX))
 			continue;
-		pos->cursor = s.best;
+		pos->cursor.at[0] = s.best;
 		pos->key = s.pair;
-		pos->value = s.pair + t->p->value_offset;
+		pos->value = s.pair + t->value_offset;
 		return true;
 	}
 	return false;
 }
 EXPORT_SYMBOL_GPL(chm_pos_next);
 
-bool chm_pos_first(struct chm_pos *pos, struct chm *map)
+bool chm_pos_first(struct chm_pos *pos, const struct chm *map)
 {
 	*pos = (struct chm_pos) { .tbl = __chm_table_rcu(map) };
+	if (pos->tbl)
+		chm_cursor_follow(&pos->cursor, pos->tbl);
 	return chm_pos_next(pos);
 }
 EXPORT_SYMBOL_GPL(chm_pos_first);
 
-void chm_stats(struct chm *map, struct chm_stats *s)
+/* What the lock protects does not change because somebody looks at it. */
+static struct chm *chm_lockable(const struct chm *map)
 {
-	const struct chm_table *t;
+	return (struct chm *)map;
+}
 
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	t = chm_table(map);
-	*s = map->events;
+static void chm_stats_of_table(struct chm_stats *s, const struct chm_table *t)
+{
+	s->chunks = t->nr_chunks;
+	s->slots = chm_nr_slots(t);
+	s->bytes = chm_table_bytes(t->p, t->nr_chunks);
+	s->displaced = t->displaced;
+	s->longest_probe = t->longest;
+	s->dead = chm_nr_dead(t);
+	s->migrated = t->migrated;
+	s->migrated_ns = t->migrated_ns;
+}
+
+static size_t chm_bytes_of_snapshots(const struct chm *map)
+{
+	const struct chm_table *t = chm_table(map);
+	const struct chm_snapshot *s = NULL;
+
+	if (map->next)
+		s = chm_pending(map->next);
+	else if (t)
+		s = chm_pending(t);
+	if (!s && map->retired)
+		s = chm_spent(map->retired);
+	return s ? s->bytes : 0;
+}
+
+void chm_stats(const struct chm *map, struct chm_stats *s)
+{
+	unsigned long flags;
+
+	*s = (struct chm_stats) { };
+	chm_lock(chm_lockable(map), flags);
 	s->entries = map->entries;
+	s->grows = map->grows;
+	s->shrinks = map->shrinks;
+	s->rehashes = map->rehashes;
+	s->gp_waits = map->gp_waits;
+	s->reseeds = map->reseeds;
+	s->failed_allocs = map->failed_allocs;
+	s->aborts = map->aborts;
+	s->changed = map->changed;
 	s->retired_bytes = map->retired_bytes;
-	s->walks = map->walks;
-	if (t) {
-		s->chunks = t->nr_chunks;
-		s->slots = chm_nr_slots(t);
-		s->bytes = chm_bytes(t);
-		s->displaced = t->displaced;
-		s->longest_probe = t->longest;
-		s->dead = chm_nr_dead(t);
+	s->snapshot_bytes = chm_bytes_of_snapshots(map);
+	if (chm_table(map))
+		chm_stats_of_table(s, chm_table(map));
+	if (map->next) {
+		s->migrating = map->next->nr_chunks;
+		s->copied = map->cursor;
 	}
-	mutex_unlock(&map->lock);
+	chm_unlock(chm_lockable(map), flags);
 }
 EXPORT_SYMBOL_GPL(chm_stats);
 
@@ -3134,11 +5111,19 @@ EXPORT_SYMBOL_GPL(chm_stats);
 struct chm_check {
 	const struct chm	*map;
 	const struct chm_table	*t;
+	u32			id;		/* of @t */
+	u32			version;	/* when it was looked at first */
+	u32			next_id;	/* of map->next; 0: none */
+	u32			cursor;
+	u32			chunk;		/* looked at so far */
+	u32			overflows;	/* room for so many */
 	unsigned long		*overflow;	/* what each chunk's should be */
 	unsigned long		full;
 	unsigned long		dead[2];
 	unsigned long		displaced;
 	u64			spread;
+	unsigned long		copied;		/* pairs below the cursor */
+	u32			copied_below;	/* that; 0: nothing is filled */
 	unsigned long		errors;
 };
 
@@ -3163,7 +5148,7 @@ static bool chm_bit_set(const unsigned long *bitmap, u32 bit)
 static void chm_check_occupied(struct chm_check *check, u32 chunk)
 {
 	const struct chm_table *t = check->t;
-	const struct chm_chunk *c = __chm_chunk(t, chunk, &check->map->p);
+	const struct chm_chunk *c = __chm_chunk(t, chunk, check->map->p);
 	u32 i = chunk / BITS_PER_LONG;
 
 	if (chm_bit_set(chm_occupied(t), chunk) != chm_occupies(c->ctrl) ||
@@ -3175,7 +5160,7 @@ static void chm_check_occupied(struct chm_check *check, u32 chunk)
 /* Tags, the DEAD slots and the bitmaps of one chunk. */
 static void chm_check_chunk(struct chm_check *check, u32 chunk)
 {
-	const struct chm_chunk *c = __chm_chunk(check->t, chunk, &check->map->p);
+	const struct chm_chunk *c = __chm_chunk(check->t, chunk, check->map->p);
 	bool marked = test_bit(chunk, chm_dead_chunks(check->t));
 	unsigned int gen;
 	u32 i;
@@ -3199,7 +5184,7 @@ static void chm_check_chunk(struct chm_check *check, u32 chunk)
 static void chm_check_unique(struct chm_check *check, u32 home, u64 hash,
 			     const void *pair)
 {
-	const struct chm_params *p = &check->map->p;
+	const struct chm_params *p = check->map->p;
 	u32 n = check->t->nr_chunks;
 	u32 chunk = home;
 	bool seen = false;
@@ -3226,10 +5211,59 @@ static void chm_check_unique(struct chm_check *check, u32 home, u64 hash,
 		chm_complain(check, "key with home %u can't be reached", home);
 }
 
-/* The tag of a pair, where it lies, and whom it passed on its way. */
+static bool chm_is_below(u32 chunk, u32 cursor)
+{
+	return chunk < cursor;
+}
+
+/* A pair is in the table that is being filled if its chunk was copied. */
+static void chm_check_copy(struct chm_check *check, u32 chunk, u32 slot,
+			   const void *pair)
+{
+	const struct chm_table *to = check->map->next;
+	const struct chm_params *p = check->map->p;
+	struct chm_place at;
+	bool found;
+
+	if (!to)
+		return;
+	found = chm_find(to, pair, __chm_hash(to, pair, p), p, &at);
+	if (found != chm_is_below(chunk, check->map->cursor))
+		chm_complain(check, "chunk %u slot %u: copied %d, cursor %u",
+			     chunk, slot, found, check->map->cursor);
+	if (found && (p->class == CHM_FROZEN || p->class == CHM_WORD) &&
+	    chm_changed(to, chm_place_slot(to, &at), pair))
+		chm_complain(check, "chunk %u slot %u: differs from its copy",
+			     chunk, slot);
+}
+
+/* Only CHM_CLONE has something to drop in it. */
+static void chm_check_next(struct chm_check *check)
+{
+	const struct chm_table *to = check->map->next;
+	unsigned long full = 0, dead = 0;
+	u32 i;
+
+	if (!to)
+		return;
+	for (i = 0; i < to->nr_chunks; i++) {
+		unsigned long ctrl = __chm_chunk(to, i, to->p)->ctrl;
+
+		full += hweight_long(chm_match_full(ctrl));
+		dead += hweight_long(chm_match_dead(ctrl));
+	}
+	if (full != check->copied)
+		chm_complain(check, "%lu pairs below the cursor, %lu copied",
+			     check->copied, full);
+	if (dead != chm_nr_dead(to) ||
+	    (dead && check->map->p->class != CHM_CLONE))
+		chm_complain(check, "%lu dead slots in the next table", dead);
+}
+
+/* The tag of a pair, where it lies, and which chunks it passed on its way. */
 static void chm_check_pair(struct chm_check *check, u32 chunk, u32 slot)
 {
-	const struct chm_params *p = &check->map->p;
+	const struct chm_params *p = check->map->p;
 	const struct chm_chunk *c = __chm_chunk(check->t, chunk, p);
 	const void *pair = __chm_slot(check->t, c, slot, p);
 	u64 hash = __chm_hash(check->t, pair, p);
@@ -3241,16 +5275,18 @@ static void chm_check_pair(struct chm_check *check, u32 chunk, u32 slot)
 		chm_complain(check, "chunk %u slot %u: tag %#lx, hash %#llx",
 			     chunk, slot, chm_tag_at(c->ctrl, slot), hash);
 	check->displaced += chunk != home;
+	check->copied += chunk < check->copied_below;
 	check->spread += chm_square(chm_distance(home, chunk, n));
 	for (i = home; i != chunk; i = chm_next_chunk(i, n))
 		check->overflow[i] |= chm_overflow_bit(hash);
 	chm_check_unique(check, home, hash, pair);
+	chm_check_copy(check, chunk, slot, pair);
 }
 
 /* No bit too few, and none too many unless chm_lower_overflow() gave up. */
 static void chm_check_overflow(struct chm_check *check, u32 chunk)
 {
-	const struct chm_chunk *c = __chm_chunk(check->t, chunk, &check->map->p);
+	const struct chm_chunk *c = __chm_chunk(check->t, chunk, check->map->p);
 	unsigned long overflow = c->ctrl & CHM_OVERFLOW;
 
 	if (check->t->unlowered)
@@ -3264,9 +5300,9 @@ static void chm_check_totals(struct chm_check *check)
 {
 	const struct chm_table *t = check->t;
 
-	if (check->full != check->map->entries || check->full > t->max_entries)
+	if (check->full != check->map->entries || check->full > t->hard_entries)
 		chm_complain(check, "%lu pairs, counted %lu, at most %lu",
-			     check->full, check->map->entries, t->max_entries);
+			     check->full, check->map->entries, t->hard_entries);
 	if (check->map->reserved > t->max_entries)
 		chm_complain(check, "room for %lu pairs, %lu reserved",
 			     t->max_entries, check->map->reserved);
@@ -3282,85 +5318,174 @@ static void chm_check_totals(struct chm_check *check)
 			     t->dead[0], t->dead[1]);
 }
 
-/* Whoever replaced a table has merged all cells before it let go of the lock. */
+/* Cells are unmerged only while they settle, or are being merged. */
 static void chm_check_cells(struct chm_check *check)
 {
-	if (chm_pending(check->t) || chm_spent(check->t))
-		chm_complain(check, "cells unmerged");
+	bool pending = chm_pending(check->t);
+	bool settling = check->map->phase >= CHM_SETTLING;
+
+	if (pending != settling)
+		chm_complain(check, "phase %u, cells %smerged",
+			     check->map->phase, pending ? "un" : "");
 }
 
 static void chm_check_retired(struct chm_check *check)
 {
 	const struct chm *map = check->map;
-	const struct chm_table *t;
+	const struct chm_table *t = map->retired;
 	size_t bytes = 0;
 
-	list_for_each_entry(t, &map->retired, retired)
-		bytes += chm_bytes(t);
-	if (bytes != map->retired_bytes || chm_retired_too_much(map))
-		chm_complain(check, "%zu bytes retired, counted %lu, budget %zu",
-			     bytes, map->retired_bytes, chm_retired_budget(map));
+	while (t) {
+		bytes += t->bytes;
+		t = t->link == map->retired ? NULL : t->link;
+	}
+	if (bytes != map->retired_bytes)
+		chm_complain(check, "%zu bytes retired, counted %lu",
+			     bytes, map->retired_bytes);
 }
 
-static void chm_check_table(struct chm_check *check)
+/* Look at the chunks up to @end. */
+static void chm_check_range(struct chm_check *check, u32 end)
 {
-	const struct chm_table *t = check->t;
-	u32 chunk;
-
-	for (chunk = 0; chunk < t->nr_chunks; chunk++) {
-		const struct chm_chunk *c = __chm_chunk(t, chunk, &check->map->p);
+	for (; check->chunk < end; check->chunk++) {
+		const struct chm_chunk *c = __chm_chunk(check->t, check->chunk,
+							check->map->p);
 		unsigned long mask = chm_match_full(c->ctrl);
 		u32 slot;
 
-		chm_check_chunk(check, chunk);
+		chm_check_chunk(check, check->chunk);
 		chm_for_each_match(slot, mask)
-			chm_check_pair(check, chunk, slot);
-		if (!(chunk % CHM_RANGE))
-			cond_resched();
+			chm_check_pair(check, check->chunk, slot);
 	}
-	for (chunk = 0; chunk < t->nr_chunks; chunk++)
+}
+
+static void chm_check_whole(struct chm_check *check)
+{
+	u32 chunk;
+
+	for (chunk = 0; check->t && chunk < check->t->nr_chunks; chunk++)
 		chm_check_overflow(check, chunk);
-	chm_check_totals(check);
-	chm_check_cells(check);
-}
-
-static int chm_verify_locked(struct chm *map, unsigned long *overflow)
-{
-	struct chm_check check = {
-		.map = map, .t = chm_table(map), .overflow = overflow,
-	};
-
-	lockdep_assert_held(&map->lock);
-	if (check.t)
-		chm_check_table(&check);
-	else if (map->entries)
-		chm_complain(&check, "%lu pairs without a table", map->entries);
-	chm_check_retired(&check);
-	return check.errors ? -EUCLEAN : 0;
-}
-
-int chm_verify(struct chm *map)
-{
-	const struct chm_table *t;
-	unsigned long *overflow = NULL;
-	u32 n = 0;
-	int ret;
-
-	chm_assert_writer();
-	mutex_lock(&map->lock);
-	while ((t = chm_table(map)) && t->nr_chunks > n) {
-		n = t->nr_chunks;
-		mutex_unlock(&map->lock);
-		kvfree(overflow);
-		overflow = __vmalloc(array_size(n, sizeof(*overflow)),
-				     GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
-		if (!overflow)
-			return -ENOMEM;
-		mutex_lock(&map->lock);
+	if (check->t) {
+		chm_check_totals(check);
+		chm_check_cells(check);
+		chm_check_next(check);
+	} else if (check->map->entries) {
+		chm_complain(check, "%lu pairs without a table",
+			     check->map->entries);
 	}
-	ret = chm_verify_locked(map, overflow);
-	mutex_unlock(&map->lock);
-	kvfree(overflow);
+	chm_check_retired(check);
+}
+
+/* Begin with the table that is there. */
+static void chm_check_begin(struct chm_check *check)
+{
+	const struct chm *map = check->map;
+	const struct chm_table *t = chm_table(map);
+	unsigned long *overflow = check->overflow;
+	u32 overflows = check->overflows;
+
+	if (t && t->nr_chunks <= overflows)
+		memset(overflow, 0, array_size(t->nr_chunks, sizeof(*overflow)));
+	*check = (struct chm_check) {
+		.map = map, .t = t, .overflow = overflow,
+		.overflows = overflows,
+		.id = t ? t->id : 0, .version = t ? t->version : 0,
+		.next_id = map->next ? map->next->id : 0,
+		.cursor = map->cursor,
+		.copied_below = map->next ? map->cursor : 0,
+	};
+}
+
+/* Has the map changed since? */
+static bool chm_check_outdated(const struct chm_check *check)
+{
+	const struct chm *map = check->map;
+	const struct chm_table *t = chm_table(map);
+
+	if (!t || !check->id)
+		return t || check->id;
+	if (map->next && map->cursor != check->cursor)
+		return true;
+	return t->id != check->id || t->version != check->version ||
+	       (map->next ? map->next->id : 0) != check->next_id;
+}
+
+/* So many chunks in one hold, and so many attempts with small ones. */
+#define CHM_CHECK_CHUNKS	64U
+#define CHM_CHECK_ATTEMPTS	8U
+
+/*
+ * One hold of the lock.  Return: 0 if there is more to look at, 1 if all is done,
+ * -EAGAIN if there is no room for the filters of a larger table.
+ */
+static int chm_check_hold(struct chm_check *check, u32 *attempts)
+{
+	u32 chunks = CHM_CHECK_CHUNKS;
+	u32 end = 0;
+
+	if (chm_check_outdated(check)) {
+		++*attempts;
+		chm_check_begin(check);
+	}
+	if (check->t) {
+		if (check->t->nr_chunks > check->overflows)
+			return -EAGAIN;
+		/* Somebody writes all the time: keep the lock. */
+		if (*attempts > CHM_CHECK_ATTEMPTS)
+			chunks = U32_MAX;
+		end = min(check->t->nr_chunks - check->chunk, chunks) +
+		      check->chunk;
+		chm_check_range(check, end);
+		/* The next table's copies are counted to its cursor of now. */
+		if (end < check->t->nr_chunks)
+			return 0;
+	}
+	chm_check_whole(check);
+	return 1;
+}
+
+static int chm_check_alloc(struct chm_check *check, u32 n)
+{
+	kvfree(check->overflow);
+	check->overflow = __vmalloc(array_size(n, sizeof(long)),
+				    GFP_KERNEL | __GFP_NOWARN);
+	check->overflows = check->overflow ? n : 0;
+	check->id = 0;
+	check->t = NULL;
+	check->chunk = 0;
+	return check->overflow ? 0 : -ENOMEM;
+}
+
+int chm_verify(const struct chm *map)
+{
+	struct chm *locked = chm_lockable(map);
+	struct chm_check check = { .map = map };
+	int ret = chm_check_call(locked, true);
+	u32 attempts = 0;
+
+	if (ret)
+		return ret;
+	chm_enter(locked);
+	do {
+		unsigned long flags;
+		u32 n = 0;
+
+		chm_lock(locked, flags);
+		if (!attempts)
+			chm_check_begin(&check);
+		attempts += !attempts;
+		ret = chm_check_hold(&check, &attempts);
+		if (ret == -EAGAIN)
+			n = check.t->nr_chunks;
+		chm_unlock(locked, flags);
+		if (ret == -EAGAIN)
+			ret = chm_check_alloc(&check, n);
+		cond_resched();
+	} while (!ret);
+	chm_leave(locked);
+	kvfree(check.overflow);
+	if (ret > 0)
+		ret = check.errors ? -EUCLEAN : 0;
 	return ret;
 }
 EXPORT_SYMBOL_GPL(chm_verify);
@@ -3379,6 +5504,7 @@ EXPORT_SYMBOL_GPL(chm_verify);
 /* A map made by a command. */
 struct chm_created {
 	struct chm		map;
+	struct chm_params	params;
 	struct list_head	list;
 	bool			dying;	/* somebody is destroying it */
 	char			name[64];
@@ -3428,7 +5554,7 @@ static void chm_show_pair(struct seq_file *m, const struct chm_params *p,
 {
 	chm_show_object(m, pair, p->key_size);
 	seq_putc(m, ' ');
-	chm_show_object(m, pair + p->value_offset, p->value_size);
+	chm_show_object(m, pair + chm_value_offset(p), p->value_size);
 	seq_putc(m, '\n');
 }
 
@@ -3466,7 +5592,7 @@ static int chm_parse_object(const char *word, void *to, u32 size)
 /* Room for one pair: the key, and the value at its offset. */
 static void *chm_alloc_pair(const struct chm_params *p)
 {
-	return kvmalloc(p->slot_size, GFP_KERNEL);
+	return kvmalloc(chm_slot_size(p), GFP_KERNEL);
 }
 
 /* --- Commands --- */
@@ -3497,7 +5623,7 @@ static int chm_check_line(char *line, size_t len)
 /* The longest line: a page, or a command with a pair in hexadecimal. */
 static size_t chm_line_max(const struct chm_debugfs *d)
 {
-	size_t pair = d ? 2 * (size_t)d->map->p.slot_size : 0;
+	size_t pair = d ? 2 * (size_t)chm_slot_size(d->map->p) : 0;
 
 	return max_t(size_t, PAGE_SIZE - 1, pair + 16);
 }
@@ -3577,7 +5703,7 @@ static int chm_run_command(const struct chm_command *c, struct chm *map,
 			continue;
 		if (args < c->min_args || args > c->max_args)
 			return -EINVAL;
-		if (c->writes && !map->p.debugfs_write)
+		if (c->writes && !map->p->debugfs_write)
 			return -EPERM;
 		return c->run(map, args, words + 1);
 	}
@@ -3594,19 +5720,20 @@ static void chm_show_usage(struct seq_file *m, const struct chm_command *c)
 
 static int chm_command_store(struct chm *map, char **argv, unsigned int how)
 {
-	const struct chm_params *p = &map->p;
+	const struct chm_params *p = map->p;
 	void *pair = chm_alloc_pair(p);
+	struct chm_op op = { .key = pair, .how = how };
 	int ret;
 
 	if (!pair)
 		return -ENOMEM;
 	ret = chm_parse_object(argv[0], pair, p->key_size);
 	if (!ret)
-		ret = chm_parse_object(argv[1], pair + p->value_offset,
+		ret = chm_parse_object(argv[1], pair + chm_value_offset(p),
 				       p->value_size);
+	op.value = pair + chm_value_offset(p);
 	if (!ret)
-		ret = chm_store(map, pair, pair + p->value_offset, how,
-				CHM_DEBUGFS_GFP);
+		ret = chm_store(map, &op, CHM_DEBUGFS_GFP);
 	kvfree(pair);
 	return ret;
 }
@@ -3629,14 +5756,14 @@ static int chm_command_upsert(struct chm *map, int argc, char **argv)
 /* As chm_cell_upsert_add(); the number is not signed, as all are here. */
 static int chm_command_add(struct chm *map, int argc, char **argv)
 {
-	void *pair = chm_alloc_pair(&map->p);
+	void *pair = chm_alloc_pair(map->p);
 	unsigned long n;
 	u32 i;
 	int ret;
 
 	if (!pair)
 		return -ENOMEM;
-	ret = chm_parse_object(argv[0], pair, map->p.key_size);
+	ret = chm_parse_object(argv[0], pair, map->p->key_size);
 	if (!ret)
 		ret = chm_parse_integer(argv[1], &i, sizeof(i));
 	if (!ret)
@@ -3649,12 +5776,12 @@ static int chm_command_add(struct chm *map, int argc, char **argv)
 
 static int chm_command_remove(struct chm *map, int argc, char **argv)
 {
-	void *pair = chm_alloc_pair(&map->p);
+	void *pair = chm_alloc_pair(map->p);
 	int ret;
 
 	if (!pair)
 		return -ENOMEM;
-	ret = chm_parse_object(argv[0], pair, map->p.key_size);
+	ret = chm_parse_object(argv[0], pair, map->p->key_size);
 	if (!ret)
 		ret = chm_remove(map, pair);
 	kvfree(pair);
@@ -3664,8 +5791,8 @@ static int chm_command_remove(struct chm *map, int argc, char **argv)
 /* The value of a filled-in pair is its key, cut off or followed by zeroes. */
 static int chm_insert_integer(struct chm *map, void *pair, u64 n)
 {
-	const struct chm_params *p = &map->p;
-	void *value = pair + p->value_offset;
+	const struct chm_params *p = map->p;
+	void *value = pair + chm_value_offset(p);
 
 	memcpy(pair, chm_low_bytes(&n, p->key_size), p->key_size);
 	if (chm_is_integer(p->value_size)) {
@@ -3679,7 +5806,7 @@ static int chm_insert_integer(struct chm *map, void *pair, u64 n)
 
 static int chm_fill(struct chm *map, u64 first, u64 count)
 {
-	void *pair = chm_alloc_pair(&map->p);
+	void *pair = chm_alloc_pair(map->p);
 	int ret = 0;
 
 	if (!pair)
@@ -3699,7 +5826,7 @@ static int chm_fill(struct chm *map, u64 first, u64 count)
 
 static int chm_command_fill(struct chm *map, int argc, char **argv)
 {
-	u32 size = map->p.key_size;
+	u32 size = map->p->key_size;
 	u64 first, count, most;
 	int ret;
 
@@ -3717,38 +5844,36 @@ static int chm_command_fill(struct chm *map, int argc, char **argv)
 }
 
 /* Move to another table, larger or of the same size. */
-static int chm_move(struct chm *map, bool larger)
+static int chm_command_move(struct chm *map, bool larger)
 {
-	const struct chm_table *t;
-	unsigned long epoch;
 	int ret;
 
-	mutex_lock(&map->lock);
-	epoch = map->epoch;
+	chm_enter(map);
 	do {
+		const struct chm_table *t;
+		unsigned long flags;
+		u64 chunks = 0;
+
+		chm_lock(map, flags);
 		t = chm_table(map);
-		if (!t)
-			ret = -ENODATA;
-		else
-			ret = chm_resize(map, larger ? chm_chunks_grown(map, t) :
-					 t->nr_chunks, CHM_SAME_SEED,
-					 CHM_DEBUGFS_GFP);
-		/* Whoever it was, every pair has moved. */
-		if (ret == -EAGAIN && !larger && map->epoch != epoch)
-			ret = 0;
+		if (t)
+			chunks = larger ? chm_chunks_grown(map, t) :
+					  t->nr_chunks;
+		chm_unlock(map, flags);
+		ret = chunks ? chm_move(map, chunks, CHM_DEBUGFS_GFP) : -ENODATA;
 	} while (ret == -EAGAIN);
-	mutex_unlock(&map->lock);
+	chm_leave(map);
 	return ret;
 }
 
 static int chm_command_grow(struct chm *map, int argc, char **argv)
 {
-	return chm_move(map, true);
+	return chm_command_move(map, true);
 }
 
 static int chm_command_rehash(struct chm *map, int argc, char **argv)
 {
-	return chm_move(map, false);
+	return chm_command_move(map, false);
 }
 
 static int chm_command_shrink(struct chm *map, int argc, char **argv)
@@ -3809,7 +5934,7 @@ CHM_DEFINE_FILE(chm_map_control);
 static int chm_lookup_show(struct seq_file *m, void *v)
 {
 	struct chm_debugfs *d = m->private;
-	const struct chm_params *p = &d->map->p;
+	const struct chm_params *p = d->map->p;
 	void *pair = chm_alloc_pair(p);
 	bool found;
 
@@ -3819,7 +5944,7 @@ static int chm_lookup_show(struct seq_file *m, void *v)
 	found = d->has_key;
 	memcpy(pair, d->key, p->key_size);
 	mutex_unlock(&d->lock);
-	found = found && chm_get(d->map, pair, pair + p->value_offset);
+	found = found && chm_get(d->map, pair, pair + chm_value_offset(p));
 	if (found)
 		chm_show_pair(m, p, pair);
 	kvfree(pair);
@@ -3829,7 +5954,7 @@ static int chm_lookup_show(struct seq_file *m, void *v)
 /* Look up what @line says and remember it if it is there. */
 static int chm_lookup_line(struct chm_debugfs *d, char *line)
 {
-	const struct chm_params *p = &d->map->p;
+	const struct chm_params *p = d->map->p;
 	void *pair;
 	char *word;
 	int ret;
@@ -3844,7 +5969,7 @@ static int chm_lookup_line(struct chm_debugfs *d, char *line)
 	if (!pair)
 		return -ENOMEM;
 	ret = chm_parse_object(word, pair, p->key_size);
-	if (!ret && !chm_get(d->map, pair, pair + p->value_offset))
+	if (!ret && !chm_get(d->map, pair, pair + chm_value_offset(p)))
 		ret = -ENOENT;
 	if (!ret) {
 		mutex_lock(&d->lock);
@@ -3860,11 +5985,7 @@ CHM_DEFINE_FILE(chm_lookup);
 
 /* --- All pairs --- */
 
-/*
- * An open file that lists a map: a walk as struct chm_iter is, but it takes no
- * lock and does not pin the seed while it waits for its reader, who may be
- * away for long.  The price is -ESTALE after a reseed, or if the map was empty.
- */
+/* An open file that lists a map: a walk, as struct chm_iter is. */
 struct chm_listing {
 	struct chm		*map;
 	struct chm_cursor	cursor;
@@ -3876,20 +5997,9 @@ struct chm_listing {
 /* One read-side section of the walk.  Return: 0, or -ESTALE. */
 static int chm_entries_copy(struct chm_listing *l)
 {
-	const struct chm_table *t;
-	int ret = 0;
-
-	rcu_read_lock();
-	t = __chm_table_rcu(l->map);
-	if (!t)
-		l->cursor.ended = true;
-	else if (chm_cursor_stale(t, &l->cursor))
-		ret = -ESTALE;
-	else
-		l->full = chm_walk_section(t, &l->cursor, &l->scan, l->pair,
-					   l->pair + t->p->value_offset);
-	rcu_read_unlock();
-	return ret;
+	l->full = chm_walk(l->map, &l->cursor, &l->scan, l->pair,
+			   l->pair + chm_value_offset(l->map->p));
+	return l->cursor.stale ? -ESTALE : 0;
 }
 
 static void *chm_entries_step(struct chm_listing *l)
@@ -3935,7 +6045,7 @@ static int chm_entries_show(struct seq_file *m, void *v)
 {
 	struct chm_listing *l = m->private;
 
-	chm_show_pair(m, &l->map->p, l->pair);
+	chm_show_pair(m, l->map->p, l->pair);
 	return 0;
 }
 
@@ -3952,7 +6062,7 @@ static int chm_entries_open(struct inode *inode, struct file *file)
 	struct chm_listing *l;
 	int ret;
 
-	l = kvzalloc_flex(*l, pair, d->map->p.slot_size, GFP_KERNEL);
+	l = kvzalloc_flex(*l, pair, chm_slot_size(d->map->p), GFP_KERNEL);
 	if (!l)
 		return -ENOMEM;
 	l->map = d->map;
@@ -3997,11 +6107,11 @@ static void chm_show_params(struct seq_file *m, const struct chm_params *p)
 {
 	seq_printf(m, "key_size: %u\n", p->key_size);
 	seq_printf(m, "value_size: %u\n", p->value_size);
-	seq_printf(m, "slot_size: %u\n", p->slot_size);
+	seq_printf(m, "slot_size: %u\n", chm_slot_size(p));
 	seq_printf(m, "class: %s\n", chm_class_names[p->class]);
 	seq_printf(m, "reclaim: %s\n", chm_reclaim_names[p->reclaim]);
-	seq_printf(m, "max_load: %u\n", p->max_load);
-	seq_printf(m, "growth: %u\n", p->growth);
+	seq_printf(m, "max_load: %u\n", chm_max_load(p));
+	seq_printf(m, "growth: %u\n", p->growth ?: 140);
 	seq_printf(m, "min_entries: %lu\n", p->min_entries);
 	seq_printf(m, "max_entries: %lu\n", p->max_entries);
 }
@@ -4014,7 +6124,7 @@ static int chm_stats_show(struct seq_file *m, void *v)
 
 	chm_stats(d->map, &s);
 	load = s.slots ? div64_ul(s.entries * 1000ULL, s.slots) : 0;
-	chm_show_params(m, &d->map->p);
+	chm_show_params(m, d->map->p);
 	seq_printf(m, "entries: %lu\n", s.entries);
 	seq_printf(m, "chunks: %lu\n", s.chunks);
 	seq_printf(m, "slots: %lu\n", s.slots);
@@ -4028,13 +6138,15 @@ static int chm_stats_show(struct seq_file *m, void *v)
 	seq_printf(m, "rehashes: %lu\n", s.rehashes);
 	seq_printf(m, "migrated: %lu\n", s.migrated);
 	seq_printf(m, "migrated_ns: %llu\n", s.migrated_ns);
+	seq_printf(m, "migrating: %lu\n", s.migrating);
+	seq_printf(m, "copied: %lu\n", s.copied);
 	seq_printf(m, "snapshot_bytes: %lu\n", s.snapshot_bytes);
 	seq_printf(m, "changed: %lu\n", s.changed);
 	seq_printf(m, "retired_bytes: %lu\n", s.retired_bytes);
 	seq_printf(m, "gp_waits: %lu\n", s.gp_waits);
 	seq_printf(m, "reseeds: %lu\n", s.reseeds);
 	seq_printf(m, "failed_allocs: %lu\n", s.failed_allocs);
-	seq_printf(m, "walks: %lu\n", s.walks);
+	seq_printf(m, "aborts: %lu\n", s.aborts);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(chm_stats);
@@ -4064,17 +6176,26 @@ static int chm_probes_show(struct seq_file *m, void *v)
 {
 	struct chm *map = ((struct chm_debugfs *)m->private)->map;
 	unsigned long pairs[CHM_DISTANCES] = { };
-	const struct chm_table *t;
-	u32 i;
+	u32 i = 0, n, id = 0;
 
-	mutex_lock(&map->lock);
-	t = chm_table(map);
-	for (i = 0; t && i < t->nr_chunks; i++) {
-		chm_count_distances(t, i, &map->p, pairs);
-		if (!(i % CHM_RANGE))
-			cond_resched();
-	}
-	mutex_unlock(&map->lock);
+	do {
+		const struct chm_table *t;
+		unsigned long flags;
+		u32 end;
+
+		chm_lock(map, flags);
+		t = chm_table(map);
+		n = t ? t->nr_chunks : 0;
+		if (t && t->id != id) {
+			id = t->id;
+			i = 0;
+			memset(pairs, 0, sizeof(pairs));
+		}
+		for (end = min(n, i + CHM_CHECK_CHUNKS); i < end; i++)
+			chm_count_distances(t, i, map->p, pairs);
+		chm_unlock(map, flags);
+		cond_resched();
+	} while (i < n);
 	for (i = 0; i < CHM_DISTANCES; i++)
 		seq_printf(m, "%u%s: %lu\n", i,
 			   i == CHM_DISTANCES - 1 ? "+" : "", pairs[i]);
@@ -4130,7 +6251,7 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 	/* None before this module's initcall, if it is built in; none without ours. */
 	if (!IS_ENABLED(CONFIG_DEBUG_FS) || IS_ERR_OR_NULL(chm_dir))
 		return 0;
-	d = kzalloc_flex(*d, key, map->p.key_size, GFP_KERNEL);
+	d = kzalloc_flex(*d, key, map->p->key_size, GFP_KERNEL);
 	if (!d)
 		return -ENOMEM;
 	mutex_init(&d->lock);
@@ -4161,6 +6282,12 @@ static void chm_debugfs_remove(struct chm *map)
 	WRITE_ONCE(d->dying, true);
 	debugfs_remove(d->dir);
 	mutex_destroy(&d->lock);
+}
+
+static void chm_debugfs_free(struct chm *map)
+{
+	kfree(map->debugfs);
+	map->debugfs = NULL;
 }
 
 /* --- Maps made by commands --- */
@@ -4240,8 +6367,9 @@ static int chm_create(const char *name, const struct chm_params *p)
 	if (!c)
 		return -ENOMEM;
 	mutex_lock(&chm_created_lock);
+	c->params = *p;
 	if (!chm_find_created(name) && !chm_name_taken(name))
-		ret = chm_init(&c->map, p, name);
+		ret = chm_init(&c->map, &c->params, NULL, name);
 	if (!ret && !c->map.debugfs->dir) {
 		/* A driver was quicker. */
 		chm_destroy(&c->map);
@@ -4340,79 +6468,179 @@ static void chm_debugfs_exit(void)
 {
 	struct chm_created *c, *next;
 
+	/* One grace period for all. */
+	list_for_each_entry(c, &chm_created_maps, list)
+		chm_destroy_async(&c->map);
+	chm_barrier();
 	list_for_each_entry_safe(c, next, &chm_created_maps, list)
-		chm_destroy_created(c);
+		kfree(c);
 	debugfs_remove(chm_dir);
 }
 
 /* === Life ================================================================ */
 
-int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
-	       struct chm_lock_keys *keys)
-{
-	int ret;
+const char chm_abi_2;
+EXPORT_SYMBOL_GPL(chm_abi_2);
 
-	might_sleep();
-	*map = (struct chm) { .p = *p };
-	ret = chm_params_complete(&map->p);
+int __chm_init(struct chm *map, const struct chm_params *p, void *ctx,
+	       const char *name, struct chm_lock_keys *keys)
+{
+	int ret = chm_params_check(p);
+
+	*map = (struct chm) { };
 	if (ret)
 		return ret;
-	__mutex_init(&map->lock, "chm->lock", &keys->lock);
-	__mutex_init(&map->resize_lock, "chm->resize_lock", &keys->resize_lock);
-	INIT_LIST_HEAD(&map->retired);
-	chm_init_reclaim(map, &keys->reclaim);
-	return name ? chm_debugfs_add(map, name) : 0;
+	map->p = p;
+	map->ctx = ctx;
+	map->valid = true;
+	spin_lock_init(&map->lock);
+	lockdep_set_class_and_name(&map->lock, &keys->lock, "chm->lock");
+#ifdef CONFIG_DEBUG_LOCK_ALLOC
+	lockdep_init_map(&map->busy_map, "chm->busy", &keys->busy, 0);
+#endif
+	INIT_LIST_HEAD(&map->work);
+	ret = name ? chm_debugfs_add(map, name) : 0;
+	if (ret)
+		map->p = NULL;
+	return ret;
 }
 EXPORT_SYMBOL_GPL(__chm_init);
 
 /*
- * Nothing is queued after this, and nothing runs.  Cancel and don't flush: this
- * may be the drop() of another map, in a work item of its own.
+ * Take @map away from the worker, unless it has its turn.  @at_once: even then; the
+ * worker will notice before it touches the map again.
  */
-static void chm_stop_reclaim(struct chm *map)
+static bool chm_try_detach(struct chm *map, bool at_once)
 {
-	mutex_lock(&map->lock);
-	map->dying = true;
-	mutex_unlock(&map->lock);
-	if (!map->started)
-		return;
-	/* Pending is also what still waits for its grace period. */
-	if (work_pending(&map->reclaim.work))
-		rcu_barrier();
-	cancel_work_sync(&map->reclaim.work);
+	unsigned long flags;
+	bool detached;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	list_del_init(&map->work);
+	if (at_once && chm_worker.map == map)
+		chm_worker.map = NULL;
+	detached = chm_worker.map != map;
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	return detached;
+}
+
+/* The end of a turn may have queued the map for another one, which may have begun. */
+static void chm_detach(struct chm *map)
+{
+	while (!chm_try_detach(map, false))
+		wait_event(chm_worker.done, READ_ONCE(chm_worker.map) != map);
+}
+
+/* Retire all tables, with the pairs that are in them.  Return: the list of them. */
+static struct chm_table *chm_retire_all(struct chm *map)
+{
+	struct chm_table *t, *all;
+	unsigned long flags;
+
+	chm_lock(map, flags);
+	chm_abort(map);
+	t = chm_table(map);
+	RCU_INIT_POINTER(map->tbl, NULL);
+	if (t) {
+		t->owns_full = true;
+		chm_retire(map, t);
+	}
+	all = map->retired;
+	map->retired = NULL;
+	map->entries = 0;
+	map->kick = false;
+	chm_unlock(map, flags);
+	return all;
 }
 
 void chm_destroy(struct chm *map)
 {
-	struct chm_table *t;
+	struct chm_table *all, *t;
 
-	chm_assert_writer();
+	if (chm_check_call(map, true))
+		return;
 	chm_debugfs_remove(map);
-	chm_stop_reclaim(map);
-	mutex_lock(&map->lock);
-	WARN_ON_ONCE(map->walks);
-	t = chm_table(map);
-	RCU_INIT_POINTER(map->tbl, NULL);
-	if (map->epoch)
-		chm_wait(map);
-	if (t) {
-		t->owns_full = true;
-		chm_free_table(&map->p, t);
+	chm_detach(map);
+	all = chm_retire_all(map);
+	/* O5, O7, O9: pairs with the end of the readers' sections. */
+	if (all)
+		synchronize_rcu();
+	while ((t = chm_oldest(all))) {
+		chm_remove_oldest(&all);
+		chm_check_frozen(chm_name(map), t);
+		chm_drop_all(t);
 	}
-	map->entries = 0;
-	mutex_unlock(&map->lock);
-	mutex_destroy(&map->lock);
-	mutex_destroy(&map->resize_lock);
+	map->p = NULL;
 	/* Not before: what is found wrong in the end has its map's name. */
-	kfree(map->debugfs);
-	map->debugfs = NULL;
+	chm_debugfs_free(map);
 }
 EXPORT_SYMBOL_GPL(chm_destroy);
+
+void chm_destroy_async(struct chm *map)
+{
+	struct chm_table *all, *t;
+	unsigned long flags;
+
+	if (chm_check_call(map, map->debugfs))
+		return;
+	chm_debugfs_remove(map);
+	chm_try_detach(map, true);
+	all = chm_retire_all(map);
+	map->p = NULL;
+	chm_debugfs_free(map);
+	if (!all)
+		return;
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	while ((t = chm_oldest(all))) {
+		chm_remove_oldest(&all);
+		t->seq = ++chm_worker.seq;
+		chm_append(&chm_worker.orphans, t);
+	}
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	chm_wake_worker(irqs_disabled());
+}
+EXPORT_SYMBOL_GPL(chm_destroy_async);
+
+/* Are all that were handed over up to @seq done with? */
+static bool chm_orphans_gone(u64 seq)
+{
+	const struct chm_table *t;
+	unsigned long flags;
+	bool gone;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	t = chm_oldest(chm_worker.orphans);
+	gone = !t || t->seq > seq;
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	return gone;
+}
+
+void chm_barrier(void)
+{
+	unsigned long flags;
+	u64 seq;
+
+	might_sleep();
+	if (WARN_ONCE(chm_in_worker(), "chm: %s() in a drop() would wait for itself\n", __func__))
+		return;
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	seq = chm_worker.seq;
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	wait_event(chm_worker.done, chm_orphans_gone(seq));
+}
+EXPORT_SYMBOL_GPL(chm_barrier);
 
 /* === Module ============================================================== */
 
 static int __init chm_module_init(void)
 {
+	struct workqueue_struct *wq;
+
+	wq = alloc_workqueue("chm", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!wq)
+		return -ENOMEM;
+	WRITE_ONCE(chm_worker.wq, wq);
+	queue_work(wq, &chm_worker.work);
 	chm_debugfs_init();
 	return 0;
 }
@@ -4420,6 +6648,10 @@ static int __init chm_module_init(void)
 static void __exit chm_module_exit(void)
 {
 	chm_debugfs_exit();
+	irq_work_sync(&chm_worker.irq);
+	/* For the callback that queues it. */
+	rcu_barrier();
+	destroy_workqueue(chm_worker.wq);
 }
 
 /* Early: the maps of most initcalls get their directories. */
@@ -4428,4 +6660,4 @@ module_exit(chm_module_exit);
 
 MODULE_DESCRIPTION("Concurrent hash map with lock-free lookups");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1");
+MODULE_VERSION("0.2");

@@ -11,13 +11,15 @@
  *	slot	room for one pair; its tag is EMPTY, DEAD or FULL
  *	home	the chunk where a key's probe path begins
  *	displaced  said of a pair that is not in its home chunk
- *	migrate	copy every pair into a fresh table and publish that one
+ *	migrate	copy every pair into another table, step by step, and publish it
  *	retire	hand a table over to be freed after a grace period
  *	walk	an iteration that survives growth (struct chm_iter)
  *
  * Readers call chm_lookup() and friends under rcu_read_lock() and never wait,
- * retry or write.  Writers may sleep and exclude one another.  Guarantees
- * G1-G10 and their limits are listed in Documentation/chm.rst.
+ * retry or write.  Writers exclude one another with a spinlock, for a bounded time;
+ * they run in any context but NMI, and sleep only if they are passed a gfp that
+ * allows it.  Guarantees G1-G12 and their limits are listed in
+ * Documentation/chm.rst.
  */
 #ifndef CHM_H
 #define CHM_H
@@ -30,18 +32,32 @@
 #include <linux/list.h>
 #include <linux/lockdep.h>
 #include <linux/moduleparam.h>
-#include <linux/mutex.h>
 #include <linux/prefetch.h>
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/types.h>
-#include <linux/workqueue.h>
 
 #include "chm_chunk.h"
 
 struct chm_debugfs;
+
+/*
+ * Whether a callback is given, as a constant.  To the kernel's compiler the address
+ * of an extern function may be 0, so that !!f is none; but who names one has one.
+ */
+#define __chm_is_set(f)	(__builtin_constant_p(!(f)) ? !!(f) : true)
+
+/*
+ * The layout of maps and tables, and all that is inline, in a number.  A module that
+ * was built with another one refers to a symbol that chm.ko lacks, and insmod
+ * refuses it.  Lint wants a new number when these change.
+ */
+#define CHM_ABI			2
+
+extern const char chm_abi_2;
+static const void * const __chm_abi __used = &chm_abi_2;
 
 /* Largest key and value, in bytes: larger ones go behind a pointer. */
 #define CHM_KEY_MAX	4096
@@ -70,12 +86,13 @@ enum chm_class {
 };
 
 /**
- * enum chm_reclaim - Who waits for the grace period of a replaced table.
- * @CHM_DEFERRED: A work item; a writer only when there are several retired
- *	tables, and they exceed the larger of the active table (CHM_CELL: and a
- *	snapshot of its values) and 1 MiB.  The default.
- * @CHM_SYNC: The writer that replaced it, or the map's work item, holding the
- *	map's mutex.
+ * enum chm_reclaim - Who migrates, and who waits for grace periods.
+ * @CHM_DEFERRED: Every writer does a small share of a migration; one worker of the
+ *	module does the rest, waits for grace periods and frees.  A writer waits
+ *	only if it may sleep and has to.  The default.
+ * @CHM_SYNC: The writer that needs a larger table: it copies all pairs, publishes
+ *	the table, waits for a grace period and frees the old one, while other
+ *	writers wait.  All writers of such a map must be able to sleep.
  */
 enum chm_reclaim {
 	CHM_DEFERRED,
@@ -83,7 +100,11 @@ enum chm_reclaim {
 };
 
 /**
- * struct chm_params - What a map is made of; constant for its life.
+ * struct chm_params - What a map is made of.
+ *
+ * Not copied: must stay as it is until the map is destroyed, and after
+ * chm_destroy_async() until chm_barrier().  Best static const.
+ *
  * @key_size: Bytes of a key, 1 to CHM_KEY_MAX.  Keys are compared and hashed
  *	as bytes unless @equal and @hash say otherwise: zero their padding.
  * @value_size: Bytes of a value, 0 to CHM_VALUE_MAX.
@@ -95,8 +116,9 @@ enum chm_reclaim {
  * @reclaim: Who waits when a table was replaced.
  * @max_load: Percent of the slots that may hold pairs before the table grows,
  *	25 to 95; 0: 80.
- * @growth: Size of a grown table in percent of the old one, 110 to 400;
- *	0: 140.
+ * @growth: Size of a grown table in percent of the old one, 110 to 400; 0: 200
+ *	for tables up to 32 KiB, then 140.  CHM_CELL maps take 200 at least, and
+ *	so do others while an earlier table waits for its grace period.
  * @min_entries: The table is made for at least so many pairs, and kept when the
  *	map becomes empty.
  * @max_entries: More pairs than this are refused with -E2BIG; 0: no limit.
@@ -107,32 +129,32 @@ enum chm_reclaim {
  *	32-bit hash will do, jhash() for example: chm multiplies the result to
  *	spread it over 64 bits, and mixes the seed in.  A hash that takes @seed into
  *	account can also be defended against chosen keys.  Called in the context of
- *	the lookup, and by writers in theirs, outside RCU readers.
+ *	the lookup, and by writers with the map's spinlock held: it must not
+ *	sleep, nor call chm.
  * @equal: Whether two keys are the same; NULL: memcmp().  Equal keys must
  *	have equal hashes.  Called as @hash.
  * @clone: CHM_CLONE only, where it is required: make a second pair of one.
  *	@new_key and @new_value hold a bitwise copy to begin with.  Returns 0,
- *	or a negative errno after undoing its own work, which makes the growth
- *	fail.  gfp is what the writer has passed, or less: GFP_NOWAIT in the map's
- *	work item, which also moves pairs.  Runs with the map's mutex held; may
- *	sleep, but must not call what takes that mutex (see Locking in
- *	Documentation/chm.rst).  If a shrinker writes to the map, or some writer
- *	holds what reclaim needs, @drop must not allocate with GFP_KERNEL.
+ *	or a negative errno after undoing its own work, which ends the migration;
+ *	it is tried again.  Called with the map's spinlock held and gfp
+ *	%GFP_NOWAIT: it must not sleep, nor call chm.
  * @drop: Release what a removed pair owns.  Called once for each pair that
  *	was inserted (or cloned), after a grace period; never for a pair that
- *	chm_take() handed out.  In CHM_WORD maps the value is the last one
- *	stored, in CHM_CELL maps what all updates have made of it.  Process
- *	context, with the map's mutex held, in a work item or in any writer: it
- *	must not call what takes that mutex, nor take a lock that is held around
- *	a writer.  It may write to or destroy other maps, best those made by
- *	another chm_init(), since lockdep tells maps apart by that.
+ *	chm_take() or chm_swap() handed out.  In CHM_WORD maps the value is the
+ *	last one stored, in CHM_CELL maps what all updates have made of it.
+ *	Process context, no lock held: in the module's worker, in chm_destroy(),
+ *	or in a writer of a CHM_SYNC map.  It may sleep, and write to or destroy
+ *	other maps; in CHM_DEFERRED maps it may also write to its own.  It must
+ *	not call chm_barrier().  While it sleeps all maps wait for the worker.
  * @merge: CHM_CELL only; NULL: the value is an array of atomic_long_t, and
  *	updates are added up.  Else: bring the updates that led from @snapshot to
  *	@old_now into @new_value, by atomic operations, whatever @new_value is
  *	now.  @old_now may still change: read each of its fields once.  Called
- *	with interrupts off by a writer whose table was replaced, and in the
- *	context of chm_cell_read() with @new_value pointing to its buffer: it
- *	must not sleep, lock, or do anything else but update @new_value.
+ *	with the map's spinlock held, and in the context of chm_cell_read() with
+ *	@new_value pointing to its buffer: it must not sleep, lock, or do anything
+ *	else but update @new_value.
+ *
+ * The callbacks' @ctx is that of chm_init(); NULL for DEFINE_CHM().
  */
 struct chm_params {
 	u32		key_size;
@@ -148,10 +170,10 @@ struct chm_params {
 	bool		debugfs_write;
 	u64		(*hash)(const void *key, u64 seed);
 	bool		(*equal)(const void *a, const void *b);
-	int		(*clone)(void *new_key, void *new_value,
+	int		(*clone)(void *ctx, void *new_key, void *new_value,
 				 const void *key, const void *value, gfp_t gfp);
-	void		(*drop)(void *key, void *value);
-	void		(*merge)(void *new_value, const void *old_now,
+	void		(*drop)(void *ctx, void *key, void *value);
+	void		(*merge)(void *ctx, void *new_value, const void *old_now,
 				 const void *snapshot);
 };
 
@@ -168,17 +190,19 @@ struct chm_params {
  * @shrinks: Migrations into a table with fewer chunks.
  * @rehashes: Migrations into a table with as many chunks.
  * @migrated: Pairs moved by the last migration.
- * @migrated_ns: Nanoseconds that moving them took.
- * @snapshot_bytes: Bytes that the last migration needed besides the tables: for
- *	CHM_CELL, part of @retired_bytes until the old table is freed; for others,
- *	only with CONFIG_CHM_DEBUG.
+ * @migrated_ns: Nanoseconds from its begin to its end.
+ * @migrating: Chunks of the table that is being filled; 0: there is none.
+ * @copied: Chunks that were copied into it so far.
+ * @snapshot_bytes: Bytes of the snapshot of a migration that is under way, or whose
+ *	old table is not freed yet: of CHM_CELL maps; of others only with
+ *	CONFIG_CHM_DEBUG.
  * @changed: Pairs that readers wrote to while they were copied, other than in
  *	CHM_CELL maps; only looked for with CONFIG_CHM_DEBUG.
  * @retired_bytes: Bytes of replaced tables that are not freed yet.
- * @gp_waits: Grace periods that were waited for with the map's mutex held.
+ * @gp_waits: Grace periods that writers waited for.
  * @reseeds: Rehashes with a fresh seed because of long probe paths.
  * @failed_allocs: Tables that could not be allocated.
- * @walks: Open walks.
+ * @aborts: Migrations that were given up half done.
  */
 struct chm_stats {
 	unsigned long	entries;
@@ -193,61 +217,68 @@ struct chm_stats {
 	unsigned long	rehashes;
 	unsigned long	migrated;
 	u64		migrated_ns;
+	unsigned long	migrating;
+	unsigned long	copied;
 	unsigned long	snapshot_bytes;
 	unsigned long	changed;
 	unsigned long	retired_bytes;
 	unsigned long	gp_waits;
 	unsigned long	reseeds;
 	unsigned long	failed_allocs;
-	unsigned long	walks;
-};
-
-/* What lockdep tells the mutexes of one chm_init() call site apart by. */
-struct chm_lock_keys {
-	struct lock_class_key	lock;
-	struct lock_class_key	resize_lock;
-	struct lock_class_key	reclaim;
+	unsigned long	aborts;
 };
 
 /**
  * struct chm - A concurrent hash map.
  *
  * Embed it, declare it with DEFINE_CHM(), or let DEFINE_CHM_TYPE() wrap it in
- * a type of its own.  Not for the stack: a work item is part of it.
+ * a type of its own.  128 bytes on 64-bit kernels without lock debugging.
  */
 struct chm {
 	/* private: use the functions below. */
 	struct chm_table __rcu	*tbl;		/* NULL: there are no pairs */
-	struct chm_params	p;		/* complete once tbl is set */
-	const struct chm_params	*declared;	/* DEFINE_CHM(): not checked yet */
+	const struct chm_params	*p;		/* NULL: no map, or destroyed */
+	void			*ctx;		/* for the callbacks */
 
-	/* Written by writers; more than a cache line behind what readers use. */
-	unsigned long		entries;	/* under lock */
-	struct mutex		lock;		/* excludes writers; inner */
-	struct mutex		resize_lock;	/* mostly: builds a table; outer */
-
-	/* all below: under lock */
-	u64			seed[2];
-	bool			use_siphash;
-	bool			started;	/* p and reclaim are set up */
-	bool			dying;		/* chm_destroy() has begun */
-	unsigned long		reserved;	/* what chm_reserve() promised */
-	unsigned long		promises;	/* made or ended so far */
-	unsigned long		epoch;		/* tables published so far */
-	unsigned long		walks;		/* these pin the seed of pairs */
-	unsigned long		writes;		/* so far */
-	u64			far;		/* chunks of long paths, since defended */
-	u64			far_enough;	/* for the next defence */
-	unsigned long		reseeded;	/* after so many writes */
-	u64			tidy_from;	/* ktime; no tidying before */
-	u32			due;		/* where the last new pair was, if far */
-	bool			hash_is_bad;	/* no use in another seed */
-	struct list_head	retired;	/* tables, oldest first */
-	unsigned long		retired_bytes;
-	struct rcu_work		reclaim;
-	struct chm_stats	events;		/* only its counters of events */
+	/* The line of readers: what follows in it changes rarely. */
 	struct chm_debugfs	*debugfs;
+	struct list_head	work;		/* see struct chm_worker */
+	unsigned long		reserved;	/* what chm_reserve() promised */
+	struct chm_table	*next;		/* is being filled */
+
+	/* all below and these two: under lock */
+	spinlock_t		lock;		/* excludes writers */
+	u8			phase;		/* enum chm_phase */
+	u8			seeding:2;	/* enum chm_seeding, due */
+	u8			valid:1;	/* params have been looked at */
+	u8			busy:1;		/* CHM_SYNC: held by a writer */
+	u8			hash_is_bad:1;	/* no use in another seed */
+	u8			kick:1;		/* the worker is to be called */
+	u8			reserving:1;	/* chm_reserve() is at work */
+	u32			cursor;		/* chunks of tbl copied so far */
+	u32			tidy_from;	/* seconds; no tidying before */
+	unsigned long		entries;
+	struct chm_table	*retired;	/* the newest; see chm_retire() */
+	unsigned long		retired_bytes;
+
+	/* events so far */
+	u32			grows;
+	u32			shrinks;
+	u32			rehashes;
+	u32			gp_waits;
+	u16			reseeds;
+	u16			failed_allocs;
+	u16			aborts;
+	u16			changed;	/* 65535: so many, or more */
+#ifdef CONFIG_DEBUG_LOCK_ALLOC
+	struct lockdep_map	busy_map;	/* for busy */
+#endif
 };
+
+#if BITS_PER_LONG == 64 && !defined(CONFIG_DEBUG_SPINLOCK) && \
+	!defined(CONFIG_DEBUG_LOCK_ALLOC) && !defined(CONFIG_PREEMPT_RT)
+static_assert(sizeof(struct chm) <= 128);
+#endif
 
 /*
  * One buffer: this header, nr_chunks chunks, bitmaps (see chm_bitmap_longs()), and
@@ -258,34 +289,50 @@ struct chm_table {
 	/* What readers use; constant once published, but for the bitmaps' bits. */
 	u32			nr_chunks;
 	u32			stride;		/* chm_stride() of the slot size */
-	u16			slots_offset;	/* chm_slots_offset() of it */
-	bool			use_siphash;	/* instead of the default hash */
-	bool			owns_full;	/* retired: drop FULL pairs, too */
-	u32			id;		/* the map's tables count up */
+	u32			slot_size;	/* the next three: of the params, */
+	u16			value_offset;	/* with zeroes filled in */
+	u16			slots_offset;	/* chm_slots_offset() */
 	u64			seed[2];	/* the second: SipHash only */
 	const struct chm_params	*p;		/* the map's, see __chm_lookup() */
+	void			*ctx;		/* the map's */
+	u32			id;		/* tables count up */
+	bool			use_siphash;	/* instead of the default hash */
+	bool			owns_full;	/* retired: drop FULL pairs, too */
+	u16			pins_1;		/* as pins_0, of generation 1 */
 	unsigned long		max_entries;	/* at maximum load */
-	unsigned long		built_writes;	/* the map's, when it was built */
-	u32			built_spread;	/* then, 16ths of the expected */
-	u32			built_longest;	/* @longest then */
 
 	/* Writers only, under the map's lock. */
 	u32			longest		/* most chunks visited to insert */
-				__aligned(CHM_HEADER_BYTES / 2);
-	u8			dead_gen;	/* generation that removals join */
-	bool			roomy;		/* large because of DEAD slots */
-	bool			strayed;	/* a pair was put far from home */
+				__aligned(L1_CACHE_BYTES);
+	u8			dead_gen:1;	/* generation that removals join */
+	bool			roomy:1;	/* large because of DEAD slots */
+	bool			strayed:1;	/* a pair was put far from home */
+	bool			far_gone:1;	/* so far that this must end */
+	u16			pins_0;		/* takers of cells that joined 0 */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
 	unsigned long		cookie;		/* of !dead_gen, or of retirement */
+	u64			spread;		/* distances from home, squared */
+	u32			unlowered;	/* filter bits, perhaps useless */
+	u32			version;	/* changes of control words */
+
+	unsigned long		hard_entries;	/* pairs and DEAD slots, at most */
+	u32			sweep;		/* chunk where sweeping goes on */
+	u32			writes;		/* to this table */
+	u32			fresh;		/* writes before, since the seed */
+	u32			built_spread;	/* then, 16ths of the expected */
+	u32			built_longest;	/* @longest then */
+	u32			far;		/* chunks of long paths, since defended */
+	u32			far_enough;	/* for the next defence */
+	u32			migrated;	/* pairs */
+	u64			migrated_ns;	/* when it began, or how long it took */
+	unsigned long		ask_entries;	/* pairs, for the next growth */
 	union {
-		struct {
-			u64	spread;		/* distances from home, squared */
-			unsigned long unlowered; /* filter bits, perhaps useless */
-		};
-		struct list_head retired;
+		size_t		bytes;		/* retired: counted by its map */
+		u64		seq;		/* handed over, see chm_barrier() */
 	};
-} __aligned(CHM_HEADER_BYTES);
+	struct chm_table	*link;		/* retired: the next younger one */
+} __aligned(L1_CACHE_BYTES);
 
 static_assert(sizeof(struct chm_table) == CHM_HEADER_BYTES ||
 	      L1_CACHE_BYTES < 64);
@@ -295,16 +342,23 @@ struct chm_chunk {
 	unsigned long	ctrl;
 };
 
+#ifdef CONFIG_DEBUG_LOCK_ALLOC
+#define __CHM_BUSY_MAP(map)						\
+	.busy_map = STATIC_LOCKDEP_MAP_INIT("chm->busy", &(map)),
+#else
+#define __CHM_BUSY_MAP(map)
+#endif
+
 /**
  * CHM_INITIALIZER() - Static initialiser of a map, see DEFINE_CHM().
  * @name: The map.
  * @params: Pointer to its struct chm_params, of static storage.
  */
 #define CHM_INITIALIZER(name, params) {					\
-	.declared = (params),						\
-	.lock = __MUTEX_INITIALIZER((name).lock),			\
-	.resize_lock = __MUTEX_INITIALIZER((name).resize_lock),		\
-	.retired = LIST_HEAD_INIT((name).retired),			\
+	.p = (params),							\
+	.lock = __SPIN_LOCK_UNLOCKED((name).lock),			\
+	.work = LIST_HEAD_INIT((name).work),				\
+	__CHM_BUSY_MAP(name)						\
 }
 
 /**
@@ -312,8 +366,8 @@ struct chm_chunk {
  * @name: Its name; may be preceded by static.
  * @...: Designated initialisers of struct chm_params.
  *
- * Owns no memory until the first insertion, which reports bad parameters with
- * -EINVAL.  Has no debugfs directory.  A module that unloads still calls
+ * At file scope.  Owns no memory until the first insertion, which reports bad
+ * parameters with -EINVAL.  Has no debugfs directory.  A module that unloads still calls
  * chm_destroy().
  */
 #define DEFINE_CHM(name, ...)						\
@@ -322,13 +376,20 @@ struct chm_chunk {
 
 /* === Life ================================================================ */
 
-int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
-	       struct chm_lock_keys *keys);
+/* What lockdep tells the maps of one chm_init() call site apart by. */
+struct chm_lock_keys {
+	struct lock_class_key	lock;
+	struct lock_class_key	busy;
+};
+
+int __chm_init(struct chm *map, const struct chm_params *p, void *ctx,
+	       const char *name, struct chm_lock_keys *keys);
 
 /**
  * chm_init() - Make an empty map.
  * @map: The map, uninitialised or destroyed.
- * @params: Copied; need not outlive the call.
+ * @params: Must outlive the map, see struct chm_params.
+ * @ctx: Passed to the callbacks of @params; may be NULL.
  * @name: Its directory under /sys/kernel/debug/chm/, up to 63 printable
  *	characters without '/'; NULL: none.  If the name is taken or debugfs
  *	fails, the map has no directory; a taken name is reported in the log.
@@ -337,31 +398,58 @@ int __chm_init(struct chm *map, const struct chm_params *p, const char *name,
  * Maps made by different calls in the source have lock classes of their own
  * (typed maps: one per type and source file).
  *
- * Context: Process context.  May sleep.
+ * Context: Any, if @name is NULL; else process context.
  * Return:
  * * %0			- the map is ready
  * * %-EINVAL		- a parameter or the name is out of range
  * * %-ENOMEM		- no memory for what the directory's files need
  */
-#define chm_init(map, params, name)					\
+#define chm_init(map, params, ctx, name)				\
 ({									\
 	static struct chm_lock_keys __chm_keys;				\
 									\
-	__chm_init(map, params, name, &__chm_keys);			\
+	__chm_init(map, params, ctx, name, &__chm_keys);		\
 })
 
 /**
  * chm_destroy() - Drop every pair and free all memory.
- * @map: The map.  No other call may run or begin, and walks must be closed;
- *	lookups that are still inside an RCU reader are waited for.
+ * @map: The map.  No other call may run or begin; lookups that are still inside an
+ *	RCU reader are waited for.
  *
- * Must be followed by chm_init() before the map is used again.
+ * Must be followed by chm_init() before the map is used again: writers are warned once,
+ * and get -EINVAL; lookups find nothing.  Where it must not sleep it warns, and does
+ * nothing at all.
  *
- * Context: Process context, also in the drop() of another map.  Waits for a
- *	grace period unless the map never had a table, and for the map's work
- *	item.
+ * Context: Process context, no RCU reader; also in the drop() of another map.  Waits
+ *	for a grace period unless the map never had a table, and until the worker
+ *	has ended its turn at the map.
  */
 void chm_destroy(struct chm *map);
+
+/**
+ * chm_destroy_async() - As chm_destroy(), but wait for nothing.
+ * @map: The map.  No other call may run or begin; lookups that are still inside an
+ *	RCU reader may go on.
+ *
+ * @map itself may be freed at once, if no reader looks at it: else after a grace
+ * period, with kfree_rcu() for instance.  Its pairs are dropped and its tables
+ * freed by the module's worker, after a grace period.  Before the code of drop(),
+ * or what its ctx points to, goes away, call chm_barrier().
+ *
+ * Context: Any but NMI.  A map that has a debugfs directory: process context.
+ */
+void chm_destroy_async(struct chm *map);
+
+/**
+ * chm_barrier() - Wait for all that chm_destroy_async() has handed over so far.
+ *
+ * When it returns these pairs have been dropped and the tables freed.  A module
+ * that uses chm_destroy_async() calls this before it unloads, as it would call
+ * rcu_barrier() for call_rcu().
+ *
+ * Context: Process context, no RCU reader; not in a drop().
+ */
+void chm_barrier(void);
 
 /* === Look up ============================================================= */
 
@@ -454,6 +542,20 @@ static __always_inline size_t __chm_slots_offset(const struct chm_table *t,
 	       chm_slots_offset(p->slot_size) : t->slots_offset;
 }
 
+static __always_inline u32 __chm_slot_size(const struct chm_table *t,
+					   const struct chm_params *p)
+{
+	return __builtin_constant_p(p->slot_size) ? p->slot_size : t->slot_size;
+}
+
+/* Of typed maps: never 0, since a key has a size. */
+static __always_inline u32 __chm_value_offset(const struct chm_table *t,
+					      const struct chm_params *p)
+{
+	return __builtin_constant_p(p->value_offset) ? p->value_offset :
+						       t->value_offset;
+}
+
 static __always_inline struct chm_chunk *
 __chm_chunk(const struct chm_table *t, u32 chunk, const struct chm_params *p)
 {
@@ -465,7 +567,7 @@ static __always_inline void *__chm_slot(const struct chm_table *t,
 					const struct chm_params *p)
 {
 	return (void *)c + __chm_slots_offset(t, p) +
-	       slot * (size_t)p->slot_size;
+	       slot * (size_t)__chm_slot_size(t, p);
 }
 
 /* The value of @key in @c, or NULL.  @ctrl: its word, loaded once. */
@@ -481,7 +583,7 @@ __chm_search_chunk(const struct chm_table *t, const struct chm_chunk *c,
 		const void *found = __chm_slot(t, c, slot, p);
 
 		if (likely(__chm_equal(found, key, p)))
-			return found + p->value_offset;
+			return found + __chm_value_offset(t, p);
 	}
 	return NULL;
 }
@@ -551,7 +653,7 @@ __chm_lookup_hashed(const struct chm_table *t, const void *key, u64 hash,
  * through the table pointer is ordered after it (O6).
  */
 static __always_inline const void *
-__chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
+__chm_lookup(const struct chm *map, const void *key, const struct chm_params *p)
 {
 	const struct chm_table *t = __chm_table_rcu(map);
 
@@ -569,9 +671,11 @@ __chm_lookup(struct chm *map, const void *key, const struct chm_params *p)
 } while (0)
 
 /* The words that a CHM_CELL value is copied by: as large as its place allows. */
-static __always_inline u32 __chm_cell_word(const struct chm_params *p)
+static __always_inline u32 __chm_cell_word(const struct chm_table *t,
+					   const struct chm_params *p)
 {
-	u32 all = p->value_size | p->value_offset | p->slot_size;
+	u32 all = p->value_size | __chm_value_offset(t, p) |
+		  __chm_slot_size(t, p);
 
 	return min_t(u32, all & -all, sizeof(long));
 }
@@ -588,10 +692,11 @@ static __always_inline u32 __chm_cell_word(const struct chm_params *p)
 } while (0)
 
 /* Copy a CHM_CELL value, whose words may change all the while. */
-static __always_inline void __chm_copy_cell(void *to, const void *from,
+static __always_inline void __chm_copy_cell(const struct chm_table *t, void *to,
+					    const void *from,
 					    const struct chm_params *p)
 {
-	switch (__chm_cell_word(p)) {
+	switch (__chm_cell_word(t, p)) {
 	case 1:
 		__chm_copy_words(u8, to, from, p->value_size);
 		break;
@@ -607,7 +712,8 @@ static __always_inline void __chm_copy_cell(void *to, const void *from,
 }
 
 /* Copy a value out of its slot, where some may change meanwhile. */
-static __always_inline void __chm_copy_value(void *to, const void *from,
+static __always_inline void __chm_copy_value(const struct chm_table *t,
+					     void *to, const void *from,
 					     const struct chm_params *p)
 {
 	if (p->class == CHM_FROZEN || p->class == CHM_CLONE) {
@@ -615,7 +721,7 @@ static __always_inline void __chm_copy_value(void *to, const void *from,
 		return;
 	}
 	if (p->class == CHM_CELL) {
-		__chm_copy_cell(to, from, p);
+		__chm_copy_cell(t, to, from, p);
 		return;
 	}
 	/*
@@ -638,7 +744,7 @@ static __always_inline void __chm_copy_value(void *to, const void *from,
 	}
 }
 
-static __always_inline bool __chm_get(struct chm *map, const void *key,
+static __always_inline bool __chm_get(const struct chm *map, const void *key,
 				      void *value, const struct chm_params *p)
 {
 	const struct chm_table *t;
@@ -651,7 +757,7 @@ static __always_inline bool __chm_get(struct chm *map, const void *key,
 		found = __chm_lookup_hashed(t, key, __chm_hash(t, key, p), p);
 	}
 	if (found)
-		__chm_copy_value(value, found, p);
+		__chm_copy_value(t, value, found, p);
 	rcu_read_unlock();
 	return found;
 }
@@ -713,7 +819,7 @@ __chm_lookup_batch(const struct chm_table *t, const void *keys, unsigned int n,
 }
 
 static __always_inline unsigned int
-__chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
+__chm_lookup_many(const struct chm *map, const void *keys, unsigned int n,
 		  const void **values, const struct chm_params *p)
 {
 	const struct chm_table *t = __chm_table_rcu(map);
@@ -757,7 +863,7 @@ __chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
  *	far as @hash and @equal of the map allow.
  * Return: The value inside the map, or NULL if the key is absent.
  */
-const void *chm_lookup(struct chm *map, const void *key);
+const void *chm_lookup(const struct chm *map, const void *key);
 
 /**
  * chm_get() - Find a key and copy its value out.
@@ -771,7 +877,7 @@ const void *chm_lookup(struct chm *map, const void *key);
  * Context: Any.
  * Return: Whether the key is present.
  */
-bool chm_get(struct chm *map, const void *key, void *value);
+bool chm_get(const struct chm *map, const void *key, void *value);
 
 /**
  * chm_lookup_many() - Find many keys, overlapping their cache misses.
@@ -788,8 +894,8 @@ bool chm_get(struct chm *map, const void *key, void *value);
  * Context: As chm_lookup().
  * Return: How many keys are present.
  */
-unsigned int chm_lookup_many(struct chm *map, const void *keys, unsigned int n,
-			     const void **values);
+unsigned int chm_lookup_many(const struct chm *map, const void *keys,
+			     unsigned int n, const void **values);
 
 /* === Cells =============================================================== */
 
@@ -802,7 +908,7 @@ static __always_inline void __chm_check_cell_type(const struct chm_params *p,
 {
 	BUILD_BUG_ON_MSG(p->class != CHM_CELL,
 			 "chm: only the values of CHM_CELL maps may be updated in place");
-	BUILD_BUG_ON_MSG(add && p->merge,
+	BUILD_BUG_ON_MSG(add && __chm_is_set(p->merge),
 			 "chm: only longs can be added to: a map with merge() has a layout of its own");
 }
 
@@ -825,7 +931,7 @@ __chm_cell_add_to(const struct chm_table *t, const void *key, unsigned int i,
 	cell = __chm_lookup_hashed(t, key, __chm_hash(t, key, p), p);
 	if (!cell)
 		return -ENOENT;
-	/* O9: ends before the section does; pairs with chm_merge(). */
+	/* O9: ends before the section does; pairs with chm_settle(). */
 	atomic_long_add(n, (atomic_long_t *)cell + i);
 	return 0;
 }
@@ -922,45 +1028,119 @@ int __must_check chm_cell_upsert_add(struct chm *map, const void *key,
  * another.  Which some is not said: +1 by one thread and then -1 by another, both
  * during the call, may read as -1.  Words are read one after the other.
  *
- * Reads twice while the old copy of a word is being merged into the new one,
- * and waits for that one addition (with merge(): call), which another CPU makes
- * with interrupts off: at most once per word and call.
+ * Reads again while the old copy of a word is being merged into the new one, or
+ * chm_replace() exchanges the word, and waits for that one addition, exchange or
+ * call of merge(), which another CPU makes with interrupts off.
  *
  * Context: Any but NMI.
  * Return: Whether the key is present.
  */
-bool chm_cell_read(struct chm *map, const void *key, void *value);
+bool chm_cell_read(const struct chm *map, const void *key, void *value);
 
 /* === Update ============================================================== */
+
+/*
+ * All of these may be called in any context but NMI, also inside rcu_read_lock(),
+ * with interrupts off and under spinlocks, unless @gfp allows to block
+ * (gfpflags_allow_blocking()): then from process context outside RCU readers.  On
+ * PREEMPT_RT: not in hard interrupts, nor under raw spinlocks.  A map's spinlock is
+ * taken with interrupts off, for a bounded number of chunks.  CHM_SYNC maps: process
+ * context only.
+ *
+ * A call that would have to sleep where it may not is reported once in the kernel
+ * log, on every kernel that can tell, and fails with -EDEADLK.
+ *
+ * A caller that holds a lock of the scheduler or of printk() must have interrupts
+ * off: then the worker is woken up from an interrupt.  A caller that may block can
+ * wait for the worker, and so for the drop() of any map: it must not hold a lock that
+ * one of these takes.
+ */
 
 /**
  * chm_insert() - Add a pair whose key is absent.
  * @map: The map.
  * @key: @key_size bytes, copied.
  * @value: @value_size bytes, copied; NULL only if that is 0.
- * @gfp: For the new table, should one be needed.  Memory that another writer of
- *	the map looks for is waited for only with GFP_KERNEL: with less, a caller
- *	may hold what reclaim needs.
+ * @gfp: For the new table, should one be needed.
  *
  * On failure the map is as it was (G6) and the caller still owns what the pair
  * refers to.  Cannot fail with -ENOMEM within what chm_reserve() promised (G7).
  *
- * Ordering: all that the caller did before is visible to whoever finds the
+ * A growth is begun well before the table is full, and every writer copies a few
+ * chunks.  Only if the worker gets no memory in time does the table fill up (to
+ * half way between max_load and 100 percent).  Then a caller who may block looks for
+ * memory itself and finishes the migration, or waits for a grace period.  Another one
+ * tries to allocate the table, and copies up to 1024 chunks, some times over; it gets
+ * -ENOMEM if that is not enough.  In CHM_CELL maps no table can follow the last one
+ * before the grace period that their cells settle in is over: reserve what callers
+ * who must not sleep will insert meanwhile.
+ *
+ * Ordering: all that the caller did before is visible to any reader that finds the
  * pair.
  *
- * Context: Process context, outside RCU readers.  Takes the map's mutex; may
- *	sleep, also to wait for a grace period (see enum chm_reclaim).
+ * Context: Any but NMI; see above.
  * Return:
  * * %0		- inserted
  * * %-EEXIST	- the key is present
- * * %-ENOMEM	- a table was needed and could not be allocated, be it that
- *		  another writer is about to have one
- * * another	- what clone() returned while the pairs were moved to a table
+ * * %-ENOMEM	- the table is full and another one could not be had.  The worker
+ *		  has been asked for one: a later try may succeed.
  * * %-E2BIG	- the map is at @max_entries, or at what chm can address
- * * %-EINVAL	- DEFINE_CHM() with bad parameters, or no value
+ * * %-EINVAL	- DEFINE_CHM() with bad parameters, or no value, or no map
+ * * %-EDEADLK	- @gfp allows to block, and the caller must not
  */
 int __must_check chm_insert(struct chm *map, const void *key,
 			    const void *value, gfp_t gfp);
+
+/**
+ * chm_get_or_insert() - Insert a pair, or copy out the value that is present.
+ * @map: The map.
+ * @key: As for chm_insert().
+ * @value: The value to insert.  If the key is present, receives its value instead.
+ * @gfp: As for chm_insert().
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %1		- inserted
+ * * %0		- the key was present; @value is what it had, as chm_get() copies
+ * * others	- as chm_insert(), but for %-EEXIST
+ */
+int __must_check chm_get_or_insert(struct chm *map, const void *key,
+				   void *value, gfp_t gfp);
+
+/**
+ * chm_lookup_or_insert() - Find the value of a key, which is inserted if absent.
+ * @map: The map.
+ * @key: As for chm_insert().
+ * @value: The value to insert.
+ * @gfp: As for chm_insert(); must not allow to block.
+ *
+ * Compare with @value's bytes, or use chm_get_or_insert(), to learn which it was.
+ *
+ * Context: As chm_insert(), within rcu_read_lock().
+ * Return: The value inside the map, valid until rcu_read_unlock(); or an ERR_PTR()
+ * as chm_insert(), but for %-EEXIST.
+ */
+const void *chm_lookup_or_insert(struct chm *map, const void *key,
+				 const void *value, gfp_t gfp);
+
+/**
+ * chm_insert_many() - Add many pairs whose keys are absent.
+ * @map: The map.
+ * @keys: @n keys of @key_size bytes each, packed.
+ * @values: @n values of @value_size bytes each, packed; NULL only if that is 0.
+ * @n: How many; any number.
+ * @gfp: As for chm_insert().
+ * @err: Receives 0, or why the first pair that is not counted was not inserted.
+ *
+ * As chm_insert() for one pair after the other, until one fails; with fewer
+ * rounds of the map's lock, and with the chunks of later pairs prefetched.
+ *
+ * Context: As chm_insert().
+ * Return: How many pairs were inserted, all before the one that failed.
+ */
+unsigned long chm_insert_many(struct chm *map, const void *keys,
+			      const void *values, unsigned long n, gfp_t gfp,
+			      int *err);
 
 /**
  * chm_replace() - Give a key that is present another value.
@@ -990,6 +1170,26 @@ int __must_check chm_replace(struct chm *map, const void *key,
 			     const void *value, gfp_t gfp);
 
 /**
+ * chm_replace_if() - Give a key another value if it has the expected one.
+ * @map: The map; not of class CHM_CELL.
+ * @key: As for chm_replace().
+ * @expected: @value_size bytes, compared with those of the present value.
+ * @value: As for chm_replace().
+ * @gfp: As for chm_replace().
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %0		- replaced
+ * * %-ENOENT	- the key is absent
+ * * %-ESTALE	- it has another value
+ * * %-EOPNOTSUPP - a CHM_CELL map
+ * * others	- as chm_insert(), but for %-EEXIST
+ */
+int __must_check chm_replace_if(struct chm *map, const void *key,
+				const void *expected, const void *value,
+				gfp_t gfp);
+
+/**
  * chm_upsert() - Insert a pair, or replace the one with its key.
  * @map: The map.
  * @key: As for chm_insert() or chm_replace().
@@ -1007,77 +1207,124 @@ int __must_check chm_upsert(struct chm *map, const void *key,
 			    const void *value, gfp_t gfp);
 
 /**
+ * chm_swap() - Insert a pair, or exchange the one with its key.
+ * @map: The map; not of class CHM_CELL.
+ * @key: As for chm_upsert().
+ * @value: As for chm_upsert().
+ * @old_key: Receives the key of the old pair, as it was stored; NULL: not wanted.
+ * @old_value: Receives its value.
+ * @gfp: As for chm_upsert().
+ *
+ * The old pair is the caller's: drop() will not run for it, and as with
+ * chm_take(), what it refers to must outlive a grace period.  In CHM_WORD maps the
+ * key that is stored stays in the map, and is the map's.
+ *
+ * Context: As chm_insert().
+ * Return:
+ * * %1		- inserted; @old_key and @old_value are untouched
+ * * %0		- exchanged
+ * * %-EOPNOTSUPP - a CHM_CELL map
+ * * others	- as chm_insert(), but for %-EEXIST
+ */
+int __must_check chm_swap(struct chm *map, const void *key, const void *value,
+			  void *old_key, void *old_value, gfp_t gfp);
+
+/**
  * chm_remove() - Remove a key.
  * @map: The map.
  * @key: @key_size bytes.
  *
  * Readers that found the pair may go on reading it until rcu_read_unlock();
- * drop() runs after a grace period, from a work item or a later writer.
- * Allocates nothing.
+ * drop() runs after a grace period, in the module's worker.  Allocates nothing.
+ * Allowed inside chm_for_each_rcu() and between calls of chm_iter_next().
  *
- * Context: Process context, outside RCU readers.  Takes the map's mutex.
+ * Context: Any but NMI; CHM_SYNC: process context, outside RCU readers.
  * Return:
  * * %0		- removed
  * * %-ENOENT	- the key is absent
+ * * %-EINVAL	- no map
  */
 int chm_remove(struct chm *map, const void *key);
 
 /**
- * chm_take() - Remove a key and hand its value to the caller.
+ * chm_remove_if() - Remove a key if it has the expected value.
+ * @map: The map; not of class CHM_CELL.
+ * @key: @key_size bytes.
+ * @expected: @value_size bytes, compared with those of the present value.
+ *
+ * As chm_remove().  With a pointer as the value, this removes an object and not
+ * another one that has come under the same key.
+ *
+ * Context: As chm_remove().
+ * Return:
+ * * %0		- removed
+ * * %-ENOENT	- the key is absent
+ * * %-ESTALE	- it has another value
+ * * %-EOPNOTSUPP - a CHM_CELL map
+ * * %-EINVAL	- no map
+ */
+int chm_remove_if(struct chm *map, const void *key, const void *expected);
+
+/**
+ * chm_take() - Remove a key and hand its pair to the caller.
  * @map: The map.
  * @key: @key_size bytes.
- * @value: Receives @value_size bytes if the key is present.
+ * @old_key: Receives the key as it was stored; NULL: not wanted.
+ * @value: Receives @value_size bytes; NULL: not wanted.
  *
  * drop() will not run for this pair: what it owns is the caller's now.  Readers
- * may still look at the pair until a grace period is over, so what the value
- * refers to must outlive one (kfree_rcu(), synchronize_rcu()).
+ * may still look at the pair until a grace period is over, so what it refers to
+ * must outlive one (kfree_rcu(), synchronize_rcu()).
  *
  * In CHM_CELL maps readers may also still update it: so this waits for a grace
- * period, holding the map's mutex, and @value has every update.
+ * period, and for the worker if a migration is to be merged, and @value has every
+ * update.
  *
- * Context: As chm_remove(); CHM_CELL: waits for a grace period.
+ * Context: As chm_remove(); CHM_CELL: process context, outside RCU readers.
  * Return:
- * * %0		- removed, @value is valid
+ * * %0		- removed, @old_key and @value are valid
  * * %-ENOENT	- the key is absent
+ * * %-EINVAL	- no map
+ * * %-EDEADLK	- a CHM_CELL map, where the caller must not sleep
  */
-int chm_take(struct chm *map, const void *key, void *value);
+int chm_take(struct chm *map, const void *key, void *old_key, void *value);
 
 /**
  * chm_reserve() - Make room ahead of time.
  * @map: The map.
  * @n: How many pairs the map shall be able to hold in all.
- * @gfp: For the new table, should one be needed.
+ * @gfp: For the new table, should one be needed; must allow to block.
  *
  * From then on @n pairs in all fit without an allocation that has to succeed,
- * also after removals (G7).  Where removed pairs are in the way, a writer may try
- * to get a fresh table, without killing processes for it (__GFP_NORETRY); if there
- * is none, it waits for a grace period.  Lasts until chm_shrink() or the next
- * chm_reserve().
+ * also after removals (G7): in callers who must not sleep, as long as no more than
+ * @n / 8 pairs were removed or replaced within the last two grace periods.  That is
+ * with a max_load of 80; with 90, @n / 18, and with 95, @n / 38.
+ * Lasts until chm_shrink() or the next chm_reserve().
  *
- * Context: As chm_insert().
+ * Context: Process context, outside RCU readers.  May wait for a grace period.
  * Return:
  * * %0		- done
- * * %-ENOMEM	- no memory; the map is as it was
+ * * %-ENOMEM	- no memory, or clone() has failed; the map is as it was
  * * %-E2BIG	- more than @max_entries, or than chm can address
- * * others	- as chm_insert(), but for %-EEXIST
+ * * %-EINVAL	- as chm_insert()
+ * * %-EDEADLK	- the caller must not sleep
  */
 int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
 
 /**
  * chm_shrink() - Give back what the pairs do not need.
  * @map: The map.
- * @gfp: For the smaller table.
+ * @gfp: For the smaller table; must allow to block.
  *
- * Ends what chm_reserve() promised, possibly even if it fails.  An empty map
- * then owns no table.  A map that is used to less than an eighth also shrinks by
- * itself, in a work item, and one that stays empty for a grace period or two frees
- * its table; but both keep what was reserved, and @min_entries.
+ * Ends what chm_reserve() promised, also if it fails.  An empty map then owns no
+ * table.  A map that is used to less than an eighth also shrinks by itself, and one
+ * that stays empty for a grace period or two frees its table; but both keep what
+ * was reserved, and @min_entries.
  *
- * Context: As chm_insert().
+ * Context: As chm_reserve().
  * Return:
  * * %0		- the table fits the pairs
- * * %-ENOMEM	- no memory; the pairs are as they were
- * * another	- what clone() returned
+ * * others	- as chm_reserve()
  */
 int chm_shrink(struct chm *map, gfp_t gfp);
 
@@ -1085,13 +1332,40 @@ int chm_shrink(struct chm *map, gfp_t gfp);
  * chm_clear() - Remove every pair.
  * @map: The map.
  *
- * As chm_remove() for each key, so readers may see some gone before others.
- * Keeps the table for what comes next; if nothing comes, a work item frees it, as
- * does chm_shrink().  Allocates nothing.
+ * Publishes an empty table, or none, in one store: a lookup that begins later finds
+ * no pair that was there before.  The worker drops the pairs after a grace period.
+ * Takes the same time for any number of pairs; only if something was reserved, and
+ * there is no memory for another table of that size, each pair is removed, a few at
+ * a time, as by chm_remove().
  *
- * Context: As chm_remove().  Takes time in proportion to the table.
+ * Context: As chm_remove().
  */
 void chm_clear(struct chm *map);
+
+/* --- Strings as keys --- */
+
+/**
+ * chm_hash_string() - A hash() for keys that are pointers to strings.
+ * @key: The key: a pointer to a const char *, whose string ends with a 0.
+ * @seed: The table's.
+ *
+ * SipHash of the string, as strong as @seed is secret.  For maps whose key type is
+ * a char *.  Arrays of char that are padded with zeroes need no hash().
+ *
+ * Context: Any.
+ * Return: The hash.
+ */
+u64 chm_hash_string(const void *key, u64 seed);
+
+/**
+ * chm_equal_string() - The equal() that goes with chm_hash_string().
+ * @a: A key.
+ * @b: Another.
+ *
+ * Context: Any.
+ * Return: Whether their strings are the same.
+ */
+bool chm_equal_string(const void *a, const void *b);
 
 /* === Look at the whole map =============================================== */
 
@@ -1102,7 +1376,7 @@ void chm_clear(struct chm *map);
  * Context: Any.
  * Return: The number at some moment during the call.
  */
-static inline unsigned long chm_count(struct chm *map)
+static inline unsigned long chm_count(const struct chm *map)
 {
 	return READ_ONCE(map->entries);
 }
@@ -1114,9 +1388,9 @@ static inline unsigned long chm_count(struct chm *map)
  *
  * Costs a few loads; looks at no pair.
  *
- * Context: Process context, outside RCU readers.  Takes the map's mutex.
+ * Context: Any but NMI.
  */
-void chm_stats(struct chm *map, struct chm_stats *s);
+void chm_stats(const struct chm *map, struct chm_stats *s);
 
 /**
  * chm_verify() - Check every invariant of the map.
@@ -1124,29 +1398,46 @@ void chm_stats(struct chm *map, struct chm_stats *s);
  *
  * Tags against hashes, reachability of each pair along its probe path,
  * overflow filters, number of pairs and of DEAD slots, duplicate keys, the bitmaps
- * of chunks, the retired tables, and that no cell is left unmerged.  What is wrong
- * goes to the kernel log.
+ * of chunks, the retired tables, and a table that is being filled against what was
+ * copied into it.  What is wrong goes to the kernel log.
  *
- * Context: Process context, outside RCU readers.  Takes the map's mutex for a
- *	time in proportion to the table.
+ * Looks at some chunks at a time and begins again if a writer has changed the map;
+ * after some attempts it holds the map's spinlock, with interrupts off, for a time
+ * in proportion to the table.
+ *
+ * Context: Process context, outside RCU readers.
  * Return:
  * * %0		- all well
  * * %-EUCLEAN	- at least one invariant is broken
  * * %-ENOMEM	- no memory for the check; nothing is known
  */
-int __must_check chm_verify(struct chm *map);
+int __must_check chm_verify(const struct chm *map);
 
-/* Where a walk stands: behind the pair with this hash and fingerprint. */
-struct chm_cursor {
+/* So many orders of hashes can a walk go through, see chm_iter_next(). */
+#define CHM_ORDERS	4U
+
+/* A prefix of the order that a seed gives all keys: up to and with this pair. */
+struct chm_prefix {
+	u64	seed[2];
 	u64	hash;
-	u64	fingerprint;	/* SipHash of the key: tells equal hashes apart */
-	u64	seed;		/* of the table whose order this is */
-	bool	started;
-	bool	ended;
+	u64	fingerprint;	/* of the key: tells equal hashes apart */
+	bool	use_siphash;
+	bool	started;	/* else nothing */
+};
+
+/* Where a walk stands: the union of these prefixes is behind it. */
+struct chm_cursor {
+	struct chm_prefix	at[CHM_ORDERS];	/* the first is of the latest seed */
+	u8			orders;
+	bool			ended;
+	bool			stale;		/* too many seeds: ended early */
 };
 
 /**
  * struct chm_iter - A walk over a map, see chm_iter_init().
+ *
+ * A plain struct that may be copied, stored, and forgotten: it holds nothing.  It is
+ * too large for the ctx of a netlink dump, which may point to one.
  */
 struct chm_iter {
 	/* private: use the functions below. */
@@ -1156,21 +1447,23 @@ struct chm_iter {
 
 /**
  * chm_iter_init() - Begin a walk.
- * @it: The walk, typically on the stack.
- * @map: The map; must not be destroyed before chm_iter_exit().
+ * @it: The walk.
+ * @map: The map; must not be destroyed before the last chm_iter_next().
  *
  * Visits every key that is present throughout exactly once, any other at most
- * once, across any number of growths and shrinks (G8).  The order is that of
- * the hashes.  While a walk is open the map does not change its seed, so close
- * it in time.  A map that becomes empty may have another seed afterwards, and then
- * the walk ends: no key has been present throughout.  CHM_CELL values are copied
- * as by chm_get().
+ * once, across any number of growths and shrinks (G8).  The order is that of the
+ * hashes.  CHM_CELL values are copied as by chm_get().
  *
- * In maps with a custom @equal this holds for keys whose bytes stay.  A key
- * that is replaced during the walk by one that is equal but differs in bytes
- * may come twice, and be missed if a third key has the same 64-bit hash.
+ * The walk pins nothing, so it can be left unfinished.  If the map takes a fresh
+ * seed meanwhile, the walk goes on in the new order, and passes over what it has
+ * visited in the old ones.  It remembers CHM_ORDERS of them.  After more, which
+ * takes that many floods, it ends early and chm_iter_stale() says so.
  *
- * Context: Process context, outside RCU readers.  Takes the map's mutex.
+ * In maps with a custom @equal this holds for keys that are replaced by equal ones
+ * with other bytes as well, if @hash depends on its seed, as jhash() does.  With a
+ * hash that does not, such a key may come twice.
+ *
+ * Context: Any.
  */
 void chm_iter_init(struct chm_iter *it, struct chm *map);
 
@@ -1188,12 +1481,16 @@ void chm_iter_init(struct chm_iter *it, struct chm *map);
 bool chm_iter_next(struct chm_iter *it, void *key, void *value);
 
 /**
- * chm_iter_exit() - End a walk.
- * @it: The walk; may be over or not.
+ * chm_iter_stale() - Has a walk ended before it saw all?
+ * @it: The walk; chm_iter_next() has returned false.
  *
- * Context: As chm_iter_init().
+ * Context: Any.
+ * Return: Whether the map has changed its seed too often.
  */
-void chm_iter_exit(struct chm_iter *it);
+static inline bool chm_iter_stale(const struct chm_iter *it)
+{
+	return it->cursor.stale;
+}
 
 /**
  * struct chm_pos - Position of chm_for_each_rcu().
@@ -1206,7 +1503,7 @@ struct chm_pos {
 	const void		*value;
 };
 
-bool chm_pos_first(struct chm_pos *pos, struct chm *map);
+bool chm_pos_first(struct chm_pos *pos, const struct chm *map);
 bool chm_pos_next(struct chm_pos *pos);
 
 /**
@@ -1230,19 +1527,22 @@ bool chm_pos_next(struct chm_pos *pos);
 /* === Typed maps ========================================================== */
 
 /* Class rules that the compiler can check once sizes are constants. */
-static __always_inline void __chm_check_type(const struct chm_params *p)
+static __always_inline void __chm_check_type(const struct chm_params *p,
+					     size_t key_size)
 {
+	BUILD_BUG_ON_MSG(p->key_size != key_size,
+			 "chm: a key is the whole of its type: a prefix takes a type of its own");
 	BUILD_BUG_ON_MSG(p->key_size > CHM_KEY_MAX, "chm: key too large");
 	BUILD_BUG_ON_MSG(p->value_size > CHM_VALUE_MAX, "chm: value too large");
 	BUILD_BUG_ON_MSG(p->class == CHM_WORD &&
 			 (p->value_size > sizeof(long) || !p->value_size ||
 			  (p->value_size & (p->value_size - 1))),
 			 "chm: a CHM_WORD value must be one machine word");
-	BUILD_BUG_ON_MSG(p->class == CHM_CLONE && !p->clone,
+	BUILD_BUG_ON_MSG(p->class == CHM_CLONE && !__chm_is_set(p->clone),
 			 "chm: CHM_CLONE needs clone()");
 	BUILD_BUG_ON_MSG(p->class == CHM_CELL &&
 			 (!p->value_size ||
-			  (!p->merge && p->value_size % sizeof(long))),
+			  (!__chm_is_set(p->merge) && p->value_size % sizeof(long))),
 			 "chm: a CHM_CELL value without merge() is made of longs");
 }
 
@@ -1293,18 +1593,19 @@ static void __init __used name##_chm_type(const struct name##_slot *slot)\
 			  __chm_is_volatile(vtype)),			\
 			 "chm: a value that changes in place takes CHM_CELL");\
 	BUILD_BUG_ON_MSG(name##_params.class == CHM_CELL &&		\
-			 !name##_params.merge &&			\
+			 !__chm_is_set(name##_params.merge) &&		\
 			 __chm_is_counter(vtype) && !__chm_is_long(vtype),\
 			 "chm: a CHM_CELL value without merge() is made of longs");\
-	__chm_check_type(&name##_params);				\
+	__chm_check_type(&name##_params, sizeof(ktype));		\
 	asm(".pushsection .modinfo, \"a\"\n\t"				\
 	    ".ascii \"" __MODULE_INFO_PREFIX "chm_type=" #name "\"\n\t"	\
 	    ".ascii \" class=\"\n\t.byte 48 + %c0\n\t"			\
 	    ".ascii \" equal=\"\n\t.byte 48 + %c1\n\t"			\
 	    ".ascii \" merge=\"\n\t.byte 48 + %c2, 0\n\t"		\
 	    ".popsection"						\
-	    : : "i" (name##_params.class), "i" (!!name##_params.equal),	\
-		"i" (!!name##_params.merge));				\
+	    : : "i" (name##_params.class),				\
+		"i" (__chm_is_set(name##_params.equal)),		\
+		"i" (__chm_is_set(name##_params.merge)));		\
 }
 
 /**
@@ -1320,9 +1621,22 @@ static void __init __used name##_chm_type(const struct name##_slot *slot)\
 	MODULE_INFO(chm_frozen, #type ": " reason)
 
 /**
+ * DECLARE_CHM_TYPE() - Declare a map type in a header.
+ * @name: Names the type, struct name.
+ *
+ * For structures that embed such a map.  The file that uses it has
+ * DEFINE_CHM_FUNCTIONS() in place of DEFINE_CHM_TYPE().
+ */
+#define DECLARE_CHM_TYPE(name)						\
+struct name {								\
+	struct chm map;							\
+}
+
+/**
  * DEFINE_CHM_TYPE() - Define a map type for one key and one value type.
  * @name: Names the type, struct name, and prefixes its functions.
- * @ktype: Type of the keys; without padding, or with its padding zeroed.
+ * @ktype: Type of the keys; without padding, or with its padding zeroed.  May be an
+ *	array, char[16] for instance, of which all bytes count.
  * @vtype: Type of the values.
  * @...: Designated initialisers of struct chm_params, but for the sizes.
  *
@@ -1341,9 +1655,19 @@ struct name {								\
 	struct chm map;							\
 };									\
 									\
+DEFINE_CHM_FUNCTIONS(name, ktype, vtype, __VA_ARGS__)
+
+/**
+ * DEFINE_CHM_FUNCTIONS() - Define the functions of a declared map type.
+ * @name: As DECLARE_CHM_TYPE() has it.
+ * @ktype: As for DEFINE_CHM_TYPE().
+ * @vtype: As for DEFINE_CHM_TYPE().
+ * @...: As for DEFINE_CHM_TYPE().
+ */
+#define DEFINE_CHM_FUNCTIONS(name, ktype, vtype, ...)			\
 struct name##_slot {							\
-	ktype key;							\
-	vtype value;							\
+	typeof(ktype) key;						\
+	typeof(vtype) value;						\
 };									\
 									\
 static_assert(__alignof__(struct name##_slot) <= CHM_SLOT_ALIGN,	\
@@ -1359,9 +1683,10 @@ static const struct chm_params name##_params = {			\
 									\
 __CHM_TRACE_TYPE(name, ktype, vtype)					\
 									\
-static __always_inline int name##_init(struct name *m, const char *dir)	\
+static __always_inline int name##_init(struct name *m, void *ctx,	\
+				       const char *dir)			\
 {									\
-	return chm_init(&m->map, &name##_params, dir);			\
+	return chm_init(&m->map, &name##_params, ctx, dir);		\
 }									\
 									\
 static __always_inline void name##_destroy(struct name *m)		\
@@ -1369,49 +1694,54 @@ static __always_inline void name##_destroy(struct name *m)		\
 	chm_destroy(&m->map);						\
 }									\
 									\
-static __always_inline vtype const *					\
-name##_lookup(struct name *m, ktype const *key)				\
+static __always_inline void name##_destroy_async(struct name *m)	\
+{									\
+	chm_destroy_async(&m->map);					\
+}									\
+									\
+static __always_inline typeof(vtype) const *				\
+name##_lookup(const struct name *m, typeof(ktype) const *key)		\
 {									\
 	return __chm_lookup(&m->map, key, &name##_params);		\
 }									\
 									\
 static __always_inline bool						\
-name##_get(struct name *m, ktype const *key, vtype *value)		\
+name##_get(const struct name *m, typeof(ktype) const *key, typeof(vtype) *value)	\
 {									\
 	return __chm_get(&m->map, key, value, &name##_params);		\
 }									\
 									\
 static __always_inline unsigned int					\
-name##_lookup_many(struct name *m, ktype const *keys, unsigned int n,	\
-		   vtype const **values)				\
+name##_lookup_many(const struct name *m, typeof(ktype) const *keys, unsigned int n,	\
+		   typeof(vtype) const **values)			\
 {									\
 	return __chm_lookup_many(&m->map, keys, n,			\
-				 (const void **)values, &name##_params);\
+				 (const void **)values, &name##_params);	\
 }									\
 									\
-static __always_inline vtype *						\
-name##_cell_lookup(struct name *m, ktype const *key)			\
+static __always_inline typeof(vtype) *					\
+name##_cell_lookup(struct name *m, typeof(ktype) const *key)		\
 {									\
 	__chm_check_cell_type(&name##_params, false);			\
-	return (vtype *)__chm_lookup(&m->map, key, &name##_params);	\
+	return (typeof(vtype) *)__chm_lookup(&m->map, key, &name##_params);	\
 }									\
 									\
 static __always_inline bool						\
-name##_cell_read(struct name *m, ktype const *key, vtype *value)	\
+name##_cell_read(const struct name *m, typeof(ktype) const *key, typeof(vtype) *value)	\
 {									\
 	__chm_check_cell_type(&name##_params, false);			\
 	return chm_cell_read(&m->map, key, value);			\
 }									\
 									\
 static __always_inline int						\
-name##_cell_add(struct name *m, ktype const *key, unsigned int i, long n)\
+name##_cell_add(struct name *m, typeof(ktype) const *key, unsigned int i, long n)	\
 {									\
 	__chm_check_cell_type(&name##_params, true);			\
 	return __chm_cell_add(&m->map, key, i, n, &name##_params);	\
 }									\
 									\
 static __always_inline int __must_check					\
-name##_cell_upsert_add(struct name *m, ktype const *key,		\
+name##_cell_upsert_add(struct name *m, typeof(ktype) const *key,	\
 		       unsigned int i, long n, gfp_t gfp)		\
 {									\
 	__chm_check_cell_type(&name##_params, true);			\
@@ -1419,36 +1749,82 @@ name##_cell_upsert_add(struct name *m, ktype const *key,		\
 }									\
 									\
 static __always_inline int __must_check					\
-name##_insert(struct name *m, ktype const *key, vtype const *value,	\
+name##_insert(struct name *m, typeof(ktype) const *key, typeof(vtype) const *value,	\
 	      gfp_t gfp)						\
 {									\
 	return chm_insert(&m->map, key, value, gfp);			\
 }									\
 									\
 static __always_inline int __must_check					\
-name##_replace(struct name *m, ktype const *key, vtype const *value,	\
+name##_replace(struct name *m, typeof(ktype) const *key, typeof(vtype) const *value,	\
 	       gfp_t gfp)						\
 {									\
 	return chm_replace(&m->map, key, value, gfp);			\
 }									\
 									\
 static __always_inline int __must_check					\
-name##_upsert(struct name *m, ktype const *key, vtype const *value,	\
+name##_upsert(struct name *m, typeof(ktype) const *key, typeof(vtype) const *value,	\
 	      gfp_t gfp)						\
 {									\
 	return chm_upsert(&m->map, key, value, gfp);			\
 }									\
 									\
+static __always_inline int __must_check					\
+name##_get_or_insert(struct name *m, typeof(ktype) const *key,		\
+		     typeof(vtype) *value, gfp_t gfp)			\
+{									\
+	return chm_get_or_insert(&m->map, key, value, gfp);		\
+}									\
+									\
+static __always_inline typeof(vtype) const *				\
+name##_lookup_or_insert(struct name *m, typeof(ktype) const *key,	\
+			typeof(vtype) const *value, gfp_t gfp)		\
+{									\
+	return chm_lookup_or_insert(&m->map, key, value, gfp);		\
+}									\
+									\
+static __always_inline unsigned long					\
+name##_insert_many(struct name *m, typeof(ktype) const *keys,		\
+		   typeof(vtype) const *values, unsigned long n,	\
+		   gfp_t gfp, int *err)					\
+{									\
+	return chm_insert_many(&m->map, keys, values, n, gfp, err);	\
+}									\
+									\
+static __always_inline int __must_check					\
+name##_replace_if(struct name *m, typeof(ktype) const *key,		\
+		  typeof(vtype) const *expected,			\
+		  typeof(vtype) const *value, gfp_t gfp)		\
+{									\
+	return chm_replace_if(&m->map, key, expected, value, gfp);	\
+}									\
+									\
+static __always_inline int __must_check					\
+name##_swap(struct name *m, typeof(ktype) const *key,			\
+	    typeof(vtype) const *value, typeof(ktype) *old_key,		\
+	    typeof(vtype) *old_value, gfp_t gfp)			\
+{									\
+	return chm_swap(&m->map, key, value, old_key, old_value, gfp);	\
+}									\
+									\
 static __always_inline int						\
-name##_remove(struct name *m, ktype const *key)				\
+name##_remove(struct name *m, typeof(ktype) const *key)			\
 {									\
 	return chm_remove(&m->map, key);				\
 }									\
 									\
 static __always_inline int						\
-name##_take(struct name *m, ktype const *key, vtype *value)		\
+name##_remove_if(struct name *m, typeof(ktype) const *key,		\
+		 typeof(vtype) const *expected)				\
 {									\
-	return chm_take(&m->map, key, value);				\
+	return chm_remove_if(&m->map, key, expected);			\
+}									\
+									\
+static __always_inline int						\
+name##_take(struct name *m, typeof(ktype) const *key,			\
+	    typeof(ktype) *old_key, typeof(vtype) *value)		\
+{									\
+	return chm_take(&m->map, key, old_key, value);			\
 }									\
 									\
 static __always_inline int __must_check					\
@@ -1467,18 +1843,18 @@ static __always_inline void name##_clear(struct name *m)		\
 	chm_clear(&m->map);						\
 }									\
 									\
-static __always_inline unsigned long name##_count(struct name *m)	\
+static __always_inline unsigned long name##_count(const struct name *m)	\
 {									\
 	return chm_count(&m->map);					\
 }									\
 									\
 static __always_inline void						\
-name##_stats(struct name *m, struct chm_stats *s)			\
+name##_stats(const struct name *m, struct chm_stats *s)			\
 {									\
 	chm_stats(&m->map, s);						\
 }									\
 									\
-static __always_inline int __must_check name##_verify(struct name *m)	\
+static __always_inline int __must_check name##_verify(const struct name *m)	\
 {									\
 	return chm_verify(&m->map);					\
 }									\
@@ -1490,14 +1866,9 @@ name##_iter_init(struct chm_iter *it, struct name *m)			\
 }									\
 									\
 static __always_inline bool						\
-name##_iter_next(struct chm_iter *it, ktype *key, vtype *value)		\
+name##_iter_next(struct chm_iter *it, typeof(ktype) *key, typeof(vtype) *value)	\
 {									\
 	return chm_iter_next(it, key, value);				\
-}									\
-									\
-static __always_inline void name##_iter_exit(struct chm_iter *it)	\
-{									\
-	chm_iter_exit(it);						\
 }
 
 /**
@@ -1516,6 +1887,23 @@ static __always_inline void name##_iter_exit(struct chm_iter *it)	\
 /* Tests may redirect these, for their own calls: see KUNIT_STATIC_STUB_REDIRECT(). */
 void *chm_alloc(u64 bytes, gfp_t gfp);
 void chm_stored(const struct chm_table *t);
+
+/* Chunks that each write copies; 0: as usual.  Whether to migrate all the time. */
+extern unsigned int chm_step_chunks;
+extern bool chm_restless;
+#endif
+
+#if IS_ENABLED(CONFIG_CHM_BENCH)
+#define CHM_LONG_HOLD_NS	(10 * NSEC_PER_USEC)
+
+/* Holds of the lock of one map. */
+struct chm_holds {
+	u64	n;
+	u64	long_ones;	/* longer than CHM_LONG_HOLD_NS */
+	u64	longest_ns;
+};
+
+void chm_measure_holds(bool on, struct chm_holds *holds);
 #endif
 
 #endif /* CHM_H */

@@ -18,6 +18,7 @@
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/init.h>
+#include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
@@ -205,7 +206,7 @@ struct contender {
 
 static int bench_chm_init_as(struct table *t, const struct chm_params *p)
 {
-	int ret = chm_init(&t->chm, p, NULL);
+	int ret = chm_init(&t->chm, p, NULL, NULL);
 
 	if (ret || !t->room)
 		return ret;
@@ -304,7 +305,6 @@ static u64 bench_chm_walk(struct table *t, const struct shape *s)
 		if (!(++sum % STRETCH))
 			give_way();
 	}
-	chm_iter_exit(&it);
 	return sum;
 }
 
@@ -321,11 +321,23 @@ static u64 bench_typed_walk(struct table *t, const struct shape *s)
 	return sum;
 }
 
+/* The worker copies no pairs and has no table to free. */
+static bool bench_chm_is_calm(struct chm *map, struct chm_stats *stats)
+{
+	bool idle = !READ_ONCE(map->phase);
+
+	chm_stats(map, stats);
+	return idle && !stats->migrating && !stats->retired_bytes;
+}
+
 static size_t bench_chm_bytes(struct table *t, const struct shape *s)
 {
+	unsigned long end = jiffies + 20 * HZ;
 	struct chm_stats stats;
 
-	chm_stats(&t->chm, &stats);
+	/* A growth under way comes first. */
+	while (!bench_chm_is_calm(&t->chm, &stats) && time_before(jiffies, end))
+		msleep(20);
 	return stats.bytes;
 }
 
@@ -2100,8 +2112,8 @@ static int pair_round(struct entrant *e, const struct instance *in,
 }
 
 /*
- * Insertions that had to be tried again are counted.  This is the place for the
- * same with GFP_ATOMIC, when writers may be called so.
+ * Insertions that had to be tried again are counted.  chm_test_writers.c does the same
+ * with GFP_ATOMIC.
  */
 static void measure_pairs(const struct field *f, unsigned long n)
 {
@@ -2198,6 +2210,42 @@ static int grow_noted(struct entrant *e, struct entrant *now, u32 round,
 	return rest_noted(e, now, round, h);
 }
 
+#if IS_ENABLED(CONFIG_CHM_BENCH)
+/*
+ * Grow a table once more, to see how long its lock is held: a clock is read twice in
+ * each hold, which is not to count in the latencies.
+ */
+static int measure_holds(struct entrant *e, struct histogram *h)
+{
+	static struct entrant now;
+	struct chm_holds holds;
+	struct crew crew;
+	int ret = open_table(&now, e->in, 0, 0);
+
+	if (ret)
+		return ret;
+	memset(h, 0, sizeof(*h));
+	now.job.h = h;
+	crew_init(&crew);
+	crew_add(&crew, e->in->loops[INSERT_NOTED], &now.job, e->entries);
+	chm_measure_holds(true, NULL);
+	ret = crew_run(&crew, 0, 0);
+	bytes_of(&now);		/* A growth comes to its end. */
+	chm_measure_holds(false, &holds);
+	close_table(&now);
+	pr_info("# growing to %lu entries: %llu holds of the lock, the longest of %llu ns, %llu of more than %lu ns\n",
+		e->entries, holds.n, holds.longest_ns, holds.long_ones,
+		CHM_LONG_HOLD_NS);
+	return ret;
+}
+#else
+/* The chm.ko that this module was built with does not tell. */
+static int measure_holds(struct entrant *e, struct histogram *h)
+{
+	return 0;
+}
+#endif
+
 static int latency_round(struct entrant *e, u32 round, bool beside,
 			 struct histogram *h)
 {
@@ -2255,6 +2303,7 @@ static void measure_latencies(const struct field *f, unsigned long n)
 	}
 	if (!r->ret)
 		report_latencies(r->e, ARRAY_SIZE(in));
+	r->ret = r->ret ?: measure_holds(&r->e[0], h);
 	kvfree(h);
 	dismiss(r);
 }

@@ -235,11 +235,8 @@ static __always_inline bool chm_same_overflow(unsigned long tag, u64 hash)
 /* What every slot is aligned to at most. */
 #define CHM_SLOT_ALIGN		8U
 
-/*
- * The header of a table: one line for readers and one for writers.  A multiple
- * of what chunks are aligned to, up to two lines, which are fetched together.
- */
-#define CHM_HEADER_BYTES	(2 * L1_CACHE_BYTES)
+/* The header of a table: one line for readers and two for writers. */
+#define CHM_HEADER_BYTES	(3 * L1_CACHE_BYTES)
 
 /*
  * Bytes from one chunk to the next: whole cache lines where that wastes no

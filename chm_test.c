@@ -3,7 +3,7 @@
  * KUnit tests of chm: what each call promises
  *
  * One suite per area; a case is named after the call and the condition.  G1 to
- * G10 are the guarantees of Documentation/chm.rst.  Tests use the exported API
+ * G12 are the guarantees of Documentation/chm.rst.  Tests use the exported API
  * and the pure helpers of chm_chunk.h; only those of chm_verify(), of the flood
  * defence and of the overflow filters look into a table.
  *
@@ -24,7 +24,6 @@
 #include <linux/module.h>
 #include <linux/prandom.h>
 #include <linux/random.h>
-#include <linux/sched/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -115,13 +114,16 @@ static bool sized_has(struct sized *z, u64 id, u64 value_id)
 
 /*
  * Accounting of ownership (G5): values that are pointers to items, which must
- * be dropped exactly once.  An item is taken by the test or by clone(), one at
- * a time; drop() runs anywhere.
+ * be dropped exactly once.  An item is taken by the test or by clone(), which runs
+ * in writers and in the module's worker under the map's lock; drop() runs anywhere.
  */
 struct ledger {
 	u32		size;
-	u32		next;
+	atomic_t	next;
+	/* Under the map's lock, see fail_clone(). */
 	long		fail_clone;	/* the one after so many; < 0: none */
+	bool		fail_again;	/* and after as many again, and so on */
+	long		until_failure;
 	atomic_t	live;		/* items taken and not dropped */
 	atomic_t	drops;
 	atomic_t	clones;
@@ -138,8 +140,29 @@ static struct ledger *test_ledger(struct kunit *test, u32 size)
 	struct ledger *l = test_alloc(test, struct_size(l, items, size));
 
 	l->size = size;
-	l->fail_clone = -1;
+	l->until_failure = -1;
 	return l;
+}
+
+/* From now on clone() fails after so many calls, once or @again and again. */
+static void fail_clone(struct ledger *l, struct chm *map, long after, bool again)
+{
+	unsigned long flags;
+
+	lock_table(map, &flags);
+	l->fail_clone = after;
+	l->fail_again = again;
+	l->until_failure = after;
+	unlock_table(map, &flags);
+}
+
+static bool clone_fails(struct ledger *l)
+{
+	if (l->until_failure < 0 || l->until_failure--)
+		return false;
+	if (l->fail_again)
+		l->until_failure = l->fail_clone;
+	return true;
 }
 
 /* An item; NULL: all are live.  Prefers those that were free for long. */
@@ -148,9 +171,9 @@ static struct item *item_new(struct ledger *l, u32 stamp)
 	u32 tries;
 
 	for (tries = 0; tries < l->size; tries++) {
-		struct item *item = &l->items[l->next];
+		u32 next = atomic_inc_return(&l->next);
+		struct item *item = &l->items[next % l->size];
 
-		l->next = l->next + 1 == l->size ? 0 : l->next + 1;
 		if (atomic_cmpxchg(&item->live, 0, 1))
 			continue;
 		item->ledger = l;
@@ -169,7 +192,7 @@ static void item_put(struct item *item)
 		atomic_inc(&item->ledger->wrong);
 }
 
-static void drop_item(void *key, void *value)
+static void drop_item(void *ctx, void *key, void *value)
 {
 	struct item *item = *(struct item **)value;
 
@@ -177,7 +200,7 @@ static void drop_item(void *key, void *value)
 	item_put(item);
 }
 
-static int clone_item(void *new_key, void *new_value, const void *key,
+static int clone_item(void *ctx, void *new_key, void *new_value, const void *key,
 		      const void *value, gfp_t gfp)
 {
 	struct item *old = *(struct item *const *)value;
@@ -186,7 +209,7 @@ static int clone_item(void *new_key, void *new_value, const void *key,
 
 	if (*(u64 *)new_key != *(const u64 *)key || *(struct item **)new_value != old)
 		atomic_inc(&l->wrong);
-	if (l->fail_clone >= 0 && !l->fail_clone--)
+	if (clone_fails(l))
 		return -ENOMEM;
 	item = item_new(l, old->stamp);
 	if (!item)
@@ -802,17 +825,32 @@ static void chm_slots_offset_keeps_in_lines(struct kunit *test)
 }
 
 /* Chunks after it begin where a line does; a lookup needs its first line. */
-static void chm_table_header_is_two_lines(struct kunit *test)
+static void chm_table_header_is_three_lines(struct kunit *test)
 {
-	KUNIT_EXPECT_EQ(test, sizeof(struct chm_table) % CHM_HEADER_BYTES, 0);
+	KUNIT_EXPECT_EQ(test, sizeof(struct chm_table) % L1_CACHE_BYTES, 0);
 	if (BITS_PER_LONG != 64 || L1_CACHE_BYTES != 64)
 		kunit_skip(test, "needs 64-bit words and 64-byte cache lines");
+	KUNIT_EXPECT_EQ(test, CHM_HEADER_BYTES, 3 * 64);
 	KUNIT_EXPECT_EQ(test, sizeof(struct chm_table), CHM_HEADER_BYTES);
 	KUNIT_EXPECT_LE(test, offsetofend(struct chm_table, p), 64);
-	KUNIT_EXPECT_LE(test, offsetofend(struct chm_table, built_longest), 64);
+	KUNIT_EXPECT_LE(test, offsetofend(struct chm_table, use_siphash), 64);
 	KUNIT_EXPECT_GE(test, offsetof(struct chm_table, longest), 64);
 	KUNIT_EXPECT_GE(test, offsetof(struct chm_table, dead), 64);
 	KUNIT_EXPECT_GE(test, offsetof(struct chm_table, displaced), 64);
+}
+
+/* What every write changes is not in the line that lookups read. */
+static void chm_map_keeps_writers_apart(struct kunit *test)
+{
+	if (BITS_PER_LONG != 64 || L1_CACHE_BYTES != 64)
+		kunit_skip(test, "needs 64-bit words and 64-byte cache lines");
+	KUNIT_EXPECT_EQ(test, offsetof(struct chm, tbl), 0);
+	KUNIT_EXPECT_GE(test, offsetof(struct chm, lock), 64);
+	KUNIT_EXPECT_GE(test, offsetof(struct chm, entries), 64);
+	if (IS_ENABLED(CONFIG_DEBUG_SPINLOCK) || IS_ENABLED(CONFIG_DEBUG_LOCK_ALLOC) ||
+	    IS_ENABLED(CONFIG_PREEMPT_RT) || IS_ENABLED(CONFIG_CHM_DEBUG))
+		return;
+	KUNIT_EXPECT_LE(test, sizeof(struct chm), 128);
 }
 
 static void chm_natural_align_is_largest_power(struct kunit *test)
@@ -850,7 +888,8 @@ static struct kunit_case chm_chunk_cases[] = {
 	KUNIT_CASE(chm_stride_of_common_pairs),
 	KUNIT_CASE(chm_slots_offset_of_each_size),
 	KUNIT_CASE(chm_slots_offset_keeps_in_lines),
-	KUNIT_CASE(chm_table_header_is_two_lines),
+	KUNIT_CASE(chm_table_header_is_three_lines),
+	KUNIT_CASE(chm_map_keeps_writers_apart),
 	KUNIT_CASE(chm_natural_align_is_largest_power),
 	{}
 };
@@ -1191,13 +1230,14 @@ struct params_case {
 	struct chm_params	p;
 };
 
-static int clone_nothing(void *new_key, void *new_value, const void *key,
-			 const void *value, gfp_t gfp)
+static int clone_nothing(void *ctx, void *new_key, void *new_value,
+			 const void *key, const void *value, gfp_t gfp)
 {
 	return 0;
 }
 
-static void merge_nothing(void *new_value, const void *old_now, const void *snapshot)
+static void merge_nothing(void *ctx, void *new_value, const void *old_now,
+			  const void *snapshot)
 {
 }
 
@@ -1241,7 +1281,7 @@ static void chm_init_refuses(struct kunit *test)
 	const struct params_case *c = test->param_value;
 	struct chm *map = test_alloc(test, sizeof(*map));
 
-	KUNIT_EXPECT_EQ(test, chm_init(map, &c->p, NULL), -EINVAL);
+	KUNIT_EXPECT_EQ(test, chm_init(map, &c->p, NULL, NULL), -EINVAL);
 }
 
 /* Each bound from the inside, and layouts that leave gaps. */
@@ -1299,19 +1339,6 @@ static void chm_init_defaults(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, s.slots, s.chunks * CHM_SLOTS);
 }
 
-/* Parameters are copied: the caller's may go. */
-static void chm_init_copies_params(struct kunit *test)
-{
-	struct chm_params *p = test_alloc(test, sizeof(*p));
-	struct chm *map;
-
-	*p = u64_params;
-	map = test_map(test, p);
-	memset(p, 0xff, sizeof(*p));
-	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 20), 0);
-	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 20), 0);
-}
-
 struct name_case {
 	const char	*desc;
 	const char	*name;
@@ -1335,7 +1362,7 @@ static void chm_init_checks_name(struct kunit *test)
 {
 	const struct name_case *c = test->param_value;
 	struct chm *map = test_alloc(test, sizeof(*map));
-	int ret = chm_init(map, &u64_params, c->name);
+	int ret = chm_init(map, &u64_params, NULL, c->name);
 
 	KUNIT_EXPECT_EQ(test, ret, c->ret);
 	if (!ret)
@@ -1350,9 +1377,9 @@ static void chm_init_with_name_in_use(struct kunit *test)
 
 	if (!IS_ENABLED(CONFIG_DEBUG_FS))
 		kunit_skip(test, "needs CONFIG_DEBUG_FS");
-	KUNIT_ASSERT_EQ(test, chm_init(first, &u64_params, "chm-test-in-use"), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(first, &u64_params, NULL, "chm-test-in-use"), 0);
 	/* It goes on without a directory. */
-	ret = chm_init(second, &u64_params, "chm-test-in-use");
+	ret = chm_init(second, &u64_params, NULL, "chm-test-in-use");
 	KUNIT_EXPECT_EQ(test, ret, 0);
 	if (!ret) {
 		KUNIT_EXPECT_EQ(test, insert_keys(second, 0, 10), 0);
@@ -1360,7 +1387,7 @@ static void chm_init_with_name_in_use(struct kunit *test)
 	}
 	chm_destroy(first);
 	/* The name is free again. */
-	ret = chm_init(second, &u64_params, "chm-test-in-use");
+	ret = chm_init(second, &u64_params, NULL, "chm-test-in-use");
 	KUNIT_EXPECT_EQ(test, ret, 0);
 	if (!ret)
 		chm_destroy(second);
@@ -1407,7 +1434,7 @@ static void chm_debugfs_makes_up_no_keys(struct kunit *test)
 	int before, ret;
 	u64 key = 1;
 
-	KUNIT_ASSERT_EQ(test, chm_init(map, &c->p, "chm-test-keys"), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(map, &c->p, NULL, "chm-test-keys"), 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
 	KUNIT_ASSERT_EQ(test, chm_insert(map, &key, NULL, GFP_KERNEL), 0);
 	if (shell(": >/sys/kernel/debug/chm/chm-test-keys/lookup"))
@@ -1424,7 +1451,7 @@ static void chm_init_after_destroy(struct kunit *test)
 	u64 round;
 
 	for (round = 0; round < 3; round++) {
-		KUNIT_ASSERT_EQ(test, chm_init(map, &u64_params, NULL), 0);
+		KUNIT_ASSERT_EQ(test, chm_init(map, &u64_params, NULL, NULL), 0);
 		KUNIT_EXPECT_EQ(test, chm_count(map), 0);
 		KUNIT_EXPECT_EQ(test, found_keys(map, 0, 100), 0);
 		KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 100), 0);
@@ -1483,7 +1510,6 @@ static void chm_define_owns_nothing(struct kunit *test)
 	chm_clear(&static_map);
 	chm_iter_init(&it, &static_map);
 	KUNIT_EXPECT_FALSE(test, chm_iter_next(&it, NULL, NULL));
-	chm_iter_exit(&it);
 	expect_sound(test, &static_map);
 	KUNIT_EXPECT_EQ(test, stats_of(&static_map).bytes, 0);
 }
@@ -1530,7 +1556,6 @@ static struct kunit_case chm_init_cases[] = {
 	KUNIT_CASE_PARAM(chm_init_refuses, bad_gen_params),
 	KUNIT_CASE_PARAM(chm_init_accepts, good_gen_params),
 	KUNIT_CASE(chm_init_defaults),
-	KUNIT_CASE(chm_init_copies_params),
 	KUNIT_CASE_PARAM(chm_init_checks_name, name_gen_params),
 	KUNIT_CASE(chm_init_with_name_in_use),
 	KUNIT_CASE_PARAM(chm_debugfs_makes_up_no_keys, debugfs_gen_params),
@@ -1583,7 +1608,7 @@ static struct point_map *test_points(struct kunit *test, u32 n)
 	struct point_map *m = test_alloc(test, sizeof(*m));
 	u32 i;
 
-	KUNIT_ASSERT_EQ(test, point_map_init(m, NULL), 0);
+	KUNIT_ASSERT_EQ(test, point_map_init(m, NULL, NULL), 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_points_action, m), 0);
 	for (i = 0; i < n; i++) {
 		struct point key = point_of(i);
@@ -1643,9 +1668,9 @@ static void chm_typed_updates(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, point_map_upsert(m, &key, &value, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, point_map_upsert(m, &other, &value, GFP_KERNEL), 1);
 	KUNIT_EXPECT_EQ(test, point_map_remove(m, &other), 0);
-	KUNIT_EXPECT_EQ(test, point_map_take(m, &key, &got), 0);
+	KUNIT_EXPECT_EQ(test, point_map_take(m, &key, NULL, &got), 0);
 	KUNIT_EXPECT_EQ(test, got.grams, 77000);
-	KUNIT_EXPECT_EQ(test, point_map_take(m, &key, &got), -ENOENT);
+	KUNIT_EXPECT_EQ(test, point_map_take(m, &key, NULL, &got), -ENOENT);
 	KUNIT_EXPECT_EQ(test, point_map_verify(m), 0);
 }
 
@@ -1682,7 +1707,6 @@ static void chm_typed_walk(struct kunit *test)
 		KUNIT_EXPECT_FALSE(test, seen & BIT_ULL(key.x));
 		seen |= BIT_ULL(key.x);
 	}
-	point_map_iter_exit(&it);
 	KUNIT_EXPECT_EQ(test, seen, BIT_ULL(50) - 1);
 }
 
@@ -1707,7 +1731,7 @@ static void chm_typed_word(struct kunit *test)
 	u16 value, got;
 	u32 i;
 
-	KUNIT_ASSERT_EQ(test, word_map_init(m, NULL), 0);
+	KUNIT_ASSERT_EQ(test, word_map_init(m, NULL, NULL), 0);
 	for (i = 0; i < 256; i++) {
 		value = i * 257;
 		KUNIT_EXPECT_EQ(test, word_map_upsert(m, &(u8){ i }, &value, GFP_KERNEL), 1);
@@ -1941,6 +1965,8 @@ static void chm_lookup_many_packed_keys(struct kunit *test)
 		fill_key(keys + 3 * i, 3, i);
 		KUNIT_EXPECT_EQ(test, sized_upsert(&z, i, i), 1);
 	}
+	/* Addresses can be compared in one table alone. */
+	KUNIT_ASSERT_TRUE(test, settle(z.map));
 	rcu_read_lock();
 	KUNIT_EXPECT_EQ(test, chm_lookup_many(z.map, keys, 101, b->values), 101);
 	for (i = 0; i < 101; i++)
@@ -2146,6 +2172,7 @@ static struct chm *full_map(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, STRAY_KEYS, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, filled), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	return map;
 }
 
@@ -2241,6 +2268,7 @@ static void chm_replace_faster_than_grace_periods(struct kunit *test)
 
 	for (key = 0; key < STRAY_KEYS / 2; key++)
 		failed += chm_replace(map, &key, &value, GFP_KERNEL) != 0;
+	KUNIT_EXPECT_TRUE(test, settle(map));
 	after = stats_of(map);
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_GT(test, migrations(&after), migrations(&before));
@@ -2331,14 +2359,17 @@ static void chm_remove_slots_become_usable(struct kunit *test)
 static void chm_take_present_and_absent(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
-	u64 key = 5, got = 42;
+	u64 key = 5, old = 42, got = 42;
 
-	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &got), -ENOENT);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &old, &got), -ENOENT);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10), 0);
-	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &got), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &old, &got), 0);
+	KUNIT_EXPECT_EQ(test, old, 5);
 	KUNIT_EXPECT_EQ(test, got, value_of(5));
+	old = 42;
 	got = 42;
-	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &got), -ENOENT);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &old, &got), -ENOENT);
+	KUNIT_EXPECT_EQ(test, old, 42);
 	KUNIT_EXPECT_EQ(test, got, 42);
 	KUNIT_EXPECT_FALSE(test, has_key(map, 5));
 	KUNIT_EXPECT_EQ(test, chm_count(map), 9);
@@ -2351,18 +2382,38 @@ static void chm_clear_removes_all(struct kunit *test)
 	struct chm_stats before, after;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	before = stats_of(map);
 	chm_clear(map);
 	after = stats_of(map);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 0);
 	KUNIT_EXPECT_EQ(test, found_keys(map, 0, 1000), 0);
-	/* Keeps the table, allocates nothing. */
-	KUNIT_EXPECT_EQ(test, after.bytes, before.bytes);
+	/* Another table, where nothing is to be seen of the pairs, or none. */
+	KUNIT_EXPECT_LE(test, after.bytes, before.bytes);
 	KUNIT_EXPECT_EQ(test, migrations(&after), migrations(&before));
 	KUNIT_EXPECT_EQ(test, after.displaced, 0);
+	KUNIT_EXPECT_EQ(test, after.dead, 0);
 	expect_sound(test, map);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 1000), 0);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1000), 0);
+	expect_sound(test, map);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+}
+
+/* Not even then does an insertion need memory that may not be there: G7. */
+static void chm_clear_keeps_what_was_reserved(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct chm_stats s;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	chm_clear(map);
+	s = stats_of(map);
+	KUNIT_EXPECT_GE(test, s.slots * 80, 1000 * 100);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 1000, 2000), 0);
+	KUNIT_EXPECT_EQ(test, stats_of(map).bytes, s.bytes);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 1000, 2000), 0);
 	expect_sound(test, map);
 }
 
@@ -2394,7 +2445,7 @@ static void chm_count_follows_every_call(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &value, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, chm_upsert(map, &key, &value, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 200);
-	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &value), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, &value), 0);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 199);
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 199);
@@ -2421,6 +2472,7 @@ static struct kunit_case chm_update_cases[] = {
 	KUNIT_CASE(chm_remove_slots_become_usable),
 	KUNIT_CASE(chm_take_present_and_absent),
 	KUNIT_CASE(chm_clear_removes_all),
+	KUNIT_CASE(chm_clear_keeps_what_was_reserved),
 	KUNIT_CASE(chm_clear_among_the_dead),
 	KUNIT_CASE(chm_count_follows_every_call),
 	{}
@@ -2441,6 +2493,7 @@ static void expect_no_new_table(struct kunit *test, struct chm *map,
 
 	KUNIT_EXPECT_EQ(test, s.chunks, before->chunks);
 	KUNIT_EXPECT_EQ(test, s.bytes, before->bytes);
+	KUNIT_EXPECT_EQ(test, s.migrating, 0);
 	KUNIT_EXPECT_EQ(test, migrations(&s), migrations(before));
 	KUNIT_EXPECT_EQ(test, s.failed_allocs, before->failed_allocs);
 }
@@ -2502,12 +2555,13 @@ static void chm_reserve_less_changes_nothing(struct kunit *test)
 	struct chm_stats s;
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), 0);
-	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	/* More than an eighth of the slots, or it would shrink by itself. */
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
 	s = stats_of(map);
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 50, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
 	expect_no_new_table(test, map, &s);
-	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 100), 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1000), 0);
 }
 
 static const unsigned long impossible_sizes[] = {
@@ -2554,6 +2608,13 @@ static const struct chm_params wide_params = {
 	.value_size = 4096,
 };
 
+/* Writers of such a map look for memory themselves, and the worker does not. */
+static const struct chm_params wide_sync_params = {
+	.key_size = 8,
+	.value_size = 4096,
+	.reclaim = CHM_SYNC,
+};
+
 #define WIDE_PAIRS	1500
 
 static unsigned long insert_wide(struct sized *z, u64 from, u64 to, gfp_t gfp)
@@ -2567,7 +2628,7 @@ static unsigned long insert_wide(struct sized *z, u64 from, u64 to, gfp_t gfp)
 	return failed;
 }
 
-/* Tables of more bytes can't be had by the test. */
+/* Tables of more bytes can't be had by the test; the worker gets what it asks for. */
 static u64 memory_limit;
 
 static void *limited_alloc(u64 bytes, gfp_t gfp)
@@ -2603,7 +2664,7 @@ static void chm_reserve_then_nothing_can_be_allocated(struct kunit *test)
 	expect_sound(test, z.map);
 }
 
-/* G7 after churn: DEAD slots may make it wait, but not fail. */
+/* G7 after churn: DEAD slots may make it wait, or take room, but not fail. */
 static void chm_reserve_then_churn(struct kunit *test)
 {
 	struct sized z;
@@ -2619,7 +2680,9 @@ static void chm_reserve_then_churn(struct kunit *test)
 		for (id = 0; id < WIDE_PAIRS; id++)
 			KUNIT_EXPECT_EQ(test, sized_remove(&z, id), 0);
 	}
-	KUNIT_EXPECT_EQ(test, stats_of(z.map).bytes, s.bytes);
+	/* If the worker has found memory: once more as much, for the dead. */
+	KUNIT_EXPECT_GE(test, stats_of(z.map).bytes, s.bytes);
+	KUNIT_EXPECT_LE(test, stats_of(z.map).bytes, 2 * s.bytes);
 	expect_sound(test, z.map);
 }
 
@@ -2630,7 +2693,7 @@ static void chm_insert_without_memory(struct kunit *test)
 	struct chm_stats s;
 	u64 id = 0;
 
-	sized_init(test, &z, &wide_params);
+	sized_init(test, &z, &wide_sync_params);
 	KUNIT_ASSERT_EQ(test, chm_reserve(z.map, WIDE_PAIRS, GFP_KERNEL), 0);
 	s = stats_of(z.map);
 	limit_memory(test, 0);
@@ -2657,7 +2720,7 @@ static void chm_insert_with_little_memory(struct kunit *test)
 	struct sized z;
 	u64 id = 0;
 
-	sized_init(test, &z, &wide_params);
+	sized_init(test, &z, &wide_sync_params);
 	KUNIT_ASSERT_EQ(test, insert_wide(&z, 0, WIDE_PAIRS, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, chm_shrink(z.map, GFP_KERNEL), 0);
 	s = stats_of(z.map);
@@ -2681,7 +2744,7 @@ static void chm_shrink_without_memory(struct kunit *test)
 	limit_memory(test, 0);
 	KUNIT_EXPECT_EQ(test, chm_shrink(z.map, GFP_KERNEL), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, stats_of(z.map).bytes, s.bytes);
-	/* The promise of chm_reserve() is kept. */
+	/* The table is as it was, and so many fit. */
 	KUNIT_EXPECT_EQ(test, insert_wide(&z, WIDE_PAIRS, 2 * WIDE_PAIRS, GFP_KERNEL), 0);
 	expect_sound(test, z.map);
 }
@@ -2707,43 +2770,6 @@ static void chm_shrink_to_fit(struct kunit *test)
 	expect_no_new_table(test, map, &s);
 }
 
-static int reserve_many(struct chm *map)
-{
-	return chm_reserve(map, 100000, GFP_KERNEL);
-}
-
-/*
- * Somebody, here the test itself, holds resize_lock, and is in reclaim.  Writers
- * who may hold what reclaim waits for find memory of their own; others wait.
- */
-static void chm_reserve_waits_for_no_reclaim(struct kunit *test)
-{
-	static const gfp_t less[] = { GFP_NOFS, GFP_NOIO, GFP_NOWAIT };
-	struct chm *map = test_map(test, &u64_params);
-	struct map_call *c;
-	unsigned int flags;
-	u32 i;
-
-	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10), 0);
-	mutex_lock(&map->resize_lock);
-	for (i = 0; i < ARRAY_SIZE(less); i++)
-		KUNIT_EXPECT_EQ(test, chm_reserve(map, 20 << i, less[i]), 0);
-	flags = memalloc_nofs_save();
-	KUNIT_EXPECT_EQ(test, insert_keys(map, 10, 500), 0);
-	memalloc_nofs_restore(flags);
-	flags = memalloc_noreclaim_save();
-	KUNIT_EXPECT_EQ(test, insert_keys(map, 500, 1000), 0);
-	memalloc_noreclaim_restore(flags);
-	c = start_call(test, map, reserve_many);
-	msleep(20);
-	KUNIT_EXPECT_TRUE(test, work_busy(&c->work));
-	mutex_unlock(&map->resize_lock);
-	KUNIT_EXPECT_EQ(test, end_call(c), 0);
-	KUNIT_EXPECT_GE(test, stats_of(map).slots, 100000);
-	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1000), 0);
-	expect_sound(test, map);
-}
-
 /* Has slots die all the time, until the test takes the pairs away. */
 static int replace_until_absent(struct chm *map)
 {
@@ -2760,8 +2786,8 @@ static int replace_until_absent(struct chm *map)
 	return ret;
 }
 
-/* The tables of a writer who can't wait come in nobody's way for ever. */
-static void chm_reserve_beside_restless_writer(struct kunit *test)
+/* The tables of a writer who never rests come in nobody's way for ever. */
+static void chm_reserve_beside_busy_writer(struct kunit *test)
 {
 	static const struct chm_params p = { .key_size = 8, .value_size = 120 };
 	struct chm *map = test_map(test, &p);
@@ -2817,20 +2843,18 @@ static void chm_stats_figures(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
 	struct chm_stats s;
-	struct chm_iter it;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	s = stats_of(map);
 	KUNIT_EXPECT_EQ(test, s.entries, 100);
 	KUNIT_EXPECT_EQ(test, s.slots, s.chunks * CHM_SLOTS);
 	KUNIT_EXPECT_GE(test, s.bytes, s.chunks * chm_stride(16));
 	KUNIT_EXPECT_GE(test, s.longest_probe, 1);
 	KUNIT_EXPECT_LE(test, s.longest_probe, s.chunks);
-	KUNIT_EXPECT_EQ(test, s.walks, 0);
-	chm_iter_init(&it, map);
-	KUNIT_EXPECT_EQ(test, stats_of(map).walks, 1);
-	chm_iter_exit(&it);
-	KUNIT_EXPECT_EQ(test, stats_of(map).walks, 0);
+	KUNIT_EXPECT_EQ(test, s.migrating, 0);
+	KUNIT_EXPECT_EQ(test, s.copied, 0);
+	KUNIT_EXPECT_EQ(test, s.aborts, 0);
 }
 
 /* A table that was built has been inserted into, too. */
@@ -2918,8 +2942,7 @@ static struct kunit_case chm_size_cases[] = {
 	KUNIT_CASE(chm_reserve_then_churn),
 	KUNIT_CASE(chm_insert_without_memory),
 	KUNIT_CASE(chm_insert_with_little_memory),
-	KUNIT_CASE(chm_reserve_waits_for_no_reclaim),
-	KUNIT_CASE(chm_reserve_beside_restless_writer),
+	KUNIT_CASE(chm_reserve_beside_busy_writer),
 	KUNIT_CASE(chm_shrink_without_memory),
 	KUNIT_CASE(chm_shrink_to_fit),
 	KUNIT_CASE(chm_shrink_empty),
@@ -2942,7 +2965,6 @@ static struct kunit_suite chm_size_suite = {
 /* What a table and a map were before one of them was damaged. */
 struct backup {
 	struct chm_table	*t;
-	struct chm_params	p;
 	void			*bytes;
 	size_t			size;
 	unsigned long		entries;
@@ -2951,7 +2973,12 @@ struct backup {
 
 static struct chm_chunk *chunk_of(struct backup *b, u32 chunk)
 {
-	return __chm_chunk(b->t, chunk, &b->p);
+	return __chm_chunk(b->t, chunk, b->t->p);
+}
+
+static void *slot_of(struct backup *b, const struct chm_chunk *c, u32 slot)
+{
+	return __chm_slot(b->t, c, slot, b->t->p);
 }
 
 /* Of chunks with DEAD slots, of occupied chunks, and of words of that one. */
@@ -2993,7 +3020,7 @@ static void damage_empty_tag(struct chm *map, struct backup *b)
 static void damage_key(struct chm *map, struct backup *b)
 {
 	struct chm_chunk *c = chunk_of(b, chunk_with(b, 1));
-	u64 *key = __chm_slot(b->t, c, chm_first(chm_match_full(c->ctrl)), &b->p);
+	u64 *key = slot_of(b, c, chm_first(chm_match_full(c->ctrl)));
 
 	*key ^= 1ULL << 40;
 }
@@ -3060,7 +3087,7 @@ static void damage_twice(struct chm *map, struct backup *b)
 	u32 from = chm_first(chm_match_full(c->ctrl));
 	u32 to = chm_first(chm_match_empty(c->ctrl));
 
-	memcpy(__chm_slot(b->t, c, to, &b->p), __chm_slot(b->t, c, from, &b->p), b->p.slot_size);
+	memcpy(slot_of(b, c, to), slot_of(b, c, from), b->t->slot_size);
 	c->ctrl = chm_tag_set(c->ctrl, to, chm_tag_at(c->ctrl, from));
 	map->entries++;
 }
@@ -3073,7 +3100,7 @@ static void damage_unreachable(struct chm *map, struct backup *b)
 	u32 from = chm_first(chm_match_full(c->ctrl));
 	u32 to = chm_first(chm_match_empty(next->ctrl));
 
-	memcpy(__chm_slot(b->t, next, to, &b->p), __chm_slot(b->t, c, from, &b->p), b->p.slot_size);
+	memcpy(slot_of(b, next, to), slot_of(b, c, from), b->t->slot_size);
 	next->ctrl = chm_tag_set(next->ctrl, to, chm_tag_at(c->ctrl, from));
 	c->ctrl = chm_tag_set(c->ctrl, from, CHM_TAG_EMPTY);
 	b->t->displaced++;
@@ -3108,7 +3135,6 @@ KUNIT_ARRAY_PARAM_DESC(damage, damage_cases, name);
 static void take_backup(struct kunit *test, struct chm *map, struct backup *b)
 {
 	b->t = rcu_dereference_protected(map->tbl, true);
-	b->p = map->p;
 	b->size = stats_of(map).bytes;
 	b->bytes = test_alloc(test, b->size);
 	memcpy(b->bytes, b->t, b->size);
@@ -3132,6 +3158,7 @@ static void chm_verify_finds_damage(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 400), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	KUNIT_ASSERT_EQ(test, chm_verify(map), 0);
 	take_backup(test, map, &b);
 	c->damage(map, &b);
@@ -3213,6 +3240,7 @@ static void chm_word_replace_in_place(struct kunit *test)
 		kunit_skip(test, "larger than a long");
 	for (i = 0; i < 50; i++)
 		KUNIT_EXPECT_EQ(test, sized_upsert(&z, i, i), 1);
+	KUNIT_ASSERT_TRUE(test, settle(z.map));
 	s = stats_of(z.map);
 	for (i = 0; i < 2000; i++) {
 		u64 id = i % 50;
@@ -3264,7 +3292,7 @@ static void chm_word_take_and_upsert(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, sized_upsert(&z, 1, 1), 1);
 	KUNIT_EXPECT_EQ(test, sized_upsert(&z, 1, 2), 0);
 	fill_value(z.value, z.value_size, 2);
-	KUNIT_EXPECT_EQ(test, chm_take(z.map, z.key, z.got), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(z.map, z.key, NULL, z.got), 0);
 	KUNIT_EXPECT_MEMEQ(test, z.got, z.value, z.value_size);
 	KUNIT_EXPECT_EQ(test, chm_count(z.map), 0);
 }
@@ -3278,6 +3306,7 @@ static void chm_clone_at_growth(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 200), 0);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 200, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	KUNIT_EXPECT_TRUE(test, wait_live(l, 200));
 	s = stats_of(map);
 	atomic_set(&l->clones, 0);
@@ -3373,7 +3402,7 @@ static void chm_drop_not_after_take(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 100), 0);
 	for (key = 0; key < 50; key++) {
-		KUNIT_EXPECT_EQ(test, chm_take(map, &key, &item), 0);
+		KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, &item), 0);
 		KUNIT_ASSERT_NOT_NULL(test, item);
 		KUNIT_EXPECT_EQ(test, item->stamp, (u32)key);
 		item_put(item);
@@ -3381,7 +3410,7 @@ static void chm_drop_not_after_take(struct kunit *test)
 	/* The dead go with a retired table, with a sweep, and with the map. */
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
 	key = 50;
-	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &item), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, &item), 0);
 	item_put(item);
 	KUNIT_EXPECT_TRUE(test, wait_live(l, 49));
 	destroy_now(test, map);
@@ -3396,8 +3425,8 @@ static void chm_drop_not_at_growth(struct kunit *test)
 	struct chm *map = test_item_map(test, CHM_FROZEN);
 
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, n), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
 	KUNIT_EXPECT_GT(test, stats_of(map).grows, 3);
-	KUNIT_EXPECT_TRUE(test, wait_retired(map));
 	KUNIT_EXPECT_EQ(test, atomic_read(&l->drops), 0);
 	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, n), 0);
 	destroy_now(test, map);
@@ -3442,64 +3471,46 @@ static void chm_drop_of_word_is_the_last(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&l->wrong), 0);
 }
 
-static int shrink_now(struct chm *map)
-{
-	return chm_shrink(map, GFP_KERNEL);
-}
-
-/* While resize_lock is held: starts chm_shrink(), which gets there. */
-static struct map_call *start_shrink(struct kunit *test, struct chm *map)
-{
-	unsigned long before = map->promises, now = before;
-	struct map_call *c = start_call(test, map, shrink_now);
-
-	while (now == before) {
-		msleep(20);
-		mutex_lock(&map->lock);
-		now = map->promises;
-		mutex_unlock(&map->lock);
-	}
-	return c;
-}
-
-/* What one call can't undo the other has ended: the promise stays gone. */
-static void chm_shrink_fails_beside_another(struct kunit *test)
+/* A promise ends with the call that gives it up, also if that fails. */
+static void chm_shrink_that_fails_ends_reserve(struct kunit *test)
 {
 	struct ledger *l = test_ledger(test, 5000);
 	struct chm *map = test_item_map(test, CHM_CLONE);
-	struct map_call *a, *b;
+	struct chm_stats s;
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 300), 0);
-	l->fail_clone = 40;
-	mutex_lock(&map->resize_lock);
-	a = start_shrink(test, map);
-	b = start_shrink(test, map);
-	mutex_unlock(&map->resize_lock);
-	/* Whoever comes first. */
-	KUNIT_EXPECT_EQ(test, end_call(a) + end_call(b), -ENOMEM);
-	KUNIT_EXPECT_EQ(test, map->reserved, 0);
-	KUNIT_EXPECT_LE(test, stats_of(map).slots, 300 * 100 / 80 + CHM_SLOTS);
+	fail_clone(l, map, 40, false);
+	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, READ_ONCE(map->reserved), 0);
+	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, 300), 0);
+	/* Nothing keeps the map from being small now. */
+	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	s = stats_of(map);
+	KUNIT_EXPECT_LE(test, s.slots, 300 * 100 / 80 + CHM_SLOTS);
 	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, 300), 0);
 	destroy_now(test, map);
 	expect_settled(test, l);
 }
 
-/* Inserts from *@key on until clone() fails in a growth. */
-static int give_until_clone_fails(struct chm *map, struct ledger *l, long after, u64 *key)
+/* Inserts from *@key on until one fails since no growth gets past so many clones. */
+static int give_until_full(struct chm *map, struct ledger *l, long after, u64 *key)
 {
 	int ret = 0;
 
-	while (!ret && *key < 500) {
-		l->fail_clone = after;
+	fail_clone(l, map, after, true);
+	while (!ret && *key < 10000) {
 		ret = give_item(map, l, *key, chm_insert);
 		*key += !ret;
 	}
-	l->fail_clone = -1;
+	fail_clone(l, map, -1, false);
 	return ret;
 }
 
-/* G6: the first, the second, a middle and the last clone of a growth. */
+/*
+ * G6: the first, the second, a middle and a late clone of each growth fails.  Pairs
+ * go into the table that there is, until it is full.
+ */
 static void chm_clone_failure_undoes_growth(struct kunit *test)
 {
 	static const u32 percents[] = { 0, 1, 50, 100 };
@@ -3510,20 +3521,27 @@ static void chm_clone_failure_undoes_growth(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 100), 0);
 	for (i = 0; i < ARRAY_SIZE(percents); i++) {
-		unsigned long slots, grows = stats_of(map).grows;
-		long after = (stats_of(map).entries - 1) * percents[i] / 100;
+		struct chm_stats before, s;
+		long after;
 
-		KUNIT_EXPECT_EQ(test, give_until_clone_fails(map, l, after, &key), -ENOMEM);
-		slots = stats_of(map).slots;
-		KUNIT_EXPECT_EQ(test, chm_count(map), key);
-		KUNIT_EXPECT_LE(test, stats_of(map).grows, grows + 1);
+		KUNIT_ASSERT_TRUE(test, settle(map));
+		before = stats_of(map);
+		after = (before.entries - 1) * percents[i] / 100;
+		KUNIT_EXPECT_EQ(test, give_until_full(map, l, after, &key), -ENOMEM);
+		s = stats_of(map);
+		KUNIT_EXPECT_EQ(test, s.entries, key);
+		KUNIT_EXPECT_EQ(test, s.slots, before.slots);
+		KUNIT_EXPECT_EQ(test, s.grows, before.grows);
+		KUNIT_EXPECT_GT(test, s.aborts, before.aborts);
 		KUNIT_EXPECT_EQ(test, wrong_items(map, 0, key), 0);
 		KUNIT_EXPECT_FALSE(test, has_key(map, key));
 		expect_sound(test, map);
-		KUNIT_EXPECT_TRUE(test, wait_live(l, key));
 		/* The same again, without the failure. */
 		KUNIT_EXPECT_EQ(test, give_item(map, l, key++, chm_insert), 0);
-		KUNIT_EXPECT_GT(test, stats_of(map).slots, slots);
+		KUNIT_EXPECT_TRUE(test, settle(map));
+		KUNIT_EXPECT_GT(test, stats_of(map).slots, before.slots);
+		/* What was cloned in vain has been dropped. */
+		KUNIT_EXPECT_TRUE(test, wait_live(l, key));
 	}
 	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, key), 0);
 	destroy_now(test, map);
@@ -3538,10 +3556,11 @@ static void chm_clone_failure_undoes_shrink(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 300), 0);
 	KUNIT_ASSERT_EQ(test, remove_keys(map, 100, 300), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	s = stats_of(map);
-	l->fail_clone = 40;
+	fail_clone(l, map, 40, false);
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), -ENOMEM);
-	l->fail_clone = 40;
+	fail_clone(l, map, 40, false);
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, stats_of(map).bytes, s.bytes);
 	KUNIT_EXPECT_TRUE(test, wait_live(l, 100));
@@ -3576,7 +3595,7 @@ static void chm_drop_after_grace_period(struct kunit *test)
 
 static atomic_t bare_drops;
 
-static void drop_bare(void *key, void *value)
+static void drop_bare(void *ctx, void *key, void *value)
 {
 	atomic_inc(&bare_drops);
 }
@@ -3595,7 +3614,7 @@ static void chm_drop_not_after_take_from_set(struct kunit *test)
 	for (key = 0; key < 3; key++)
 		KUNIT_ASSERT_EQ(test, chm_insert(map, &key, NULL, GFP_KERNEL), 0);
 	for (key = 0; key < 2; key++)
-		KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL), 0);
+		KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, NULL), 0);
 	KUNIT_EXPECT_EQ(test, chm_remove(map, &key), 0);
 	destroy_now(test, map);
 	KUNIT_EXPECT_EQ(test, atomic_read(&bare_drops), 1);
@@ -3611,7 +3630,7 @@ static struct kunit_case chm_drop_cases[] = {
 	KUNIT_CASE_PARAM(chm_drop_of_word_is_the_last, reclaim_gen_params),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_growth, reclaim_gen_params),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_shrink, reclaim_gen_params),
-	KUNIT_CASE(chm_shrink_fails_beside_another),
+	KUNIT_CASE(chm_shrink_that_fails_ends_reserve),
 	KUNIT_CASE(chm_drop_after_grace_period),
 	{}
 };
@@ -3733,13 +3752,13 @@ static void chm_hash_collisions(struct kunit *test)
 /* How many chunks have a bit in their overflow filter. */
 static unsigned long filters_in_use(struct chm *map)
 {
-	const struct chm_table *t = lock_table(map);
-	unsigned long n = 0;
+	unsigned long n = 0, flags;
+	const struct chm_table *t = lock_table(map, &flags);
 	u32 i;
 
 	for (i = 0; t && i < t->nr_chunks; i++)
 		n += !!(__chm_chunk(t, i, t->p)->ctrl & CHM_OVERFLOW);
-	unlock_table(map);
+	unlock_table(map, &flags);
 	return n;
 }
 
@@ -3824,7 +3843,6 @@ static void chm_hash_collisions_walked(struct kunit *test)
 	chm_iter_init(&it, map);
 	for (; chm_iter_next(&it, &key, &value); n++)
 		wrong += key >= 300 || seen[key]++ || value != value_of(key);
-	chm_iter_exit(&it);
 	KUNIT_EXPECT_EQ(test, wrong, 0);
 	KUNIT_EXPECT_EQ(test, n, 300);
 }
@@ -3856,7 +3874,6 @@ static void chm_hash_long_run_is_walked(struct kunit *test)
 	chm_iter_init(&it, map);
 	for (; chm_iter_next(&it, NULL, NULL); seen++)
 		cond_resched();
-	chm_iter_exit(&it);
 	KUNIT_EXPECT_EQ(test, seen, LONG_RUN_KEYS);
 }
 
@@ -3892,6 +3909,7 @@ static void chm_hash_of_half_the_bits(struct kunit *test)
 	struct chm_stats s;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	s = stats_of(map);
 	KUNIT_EXPECT_LE(test, s.longest_probe, 64);
 	KUNIT_EXPECT_LE(test, s.displaced, n / 5);
@@ -3917,9 +3935,9 @@ static void chm_hash_copied_by_a_walk(struct kunit *test)
 	chm_iter_init(&it, from);
 	while (chm_iter_next(&it, &key, &value))
 		failed += chm_insert(to, &key, &value, GFP_KERNEL) != 0;
-	chm_iter_exit(&it);
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, chm_count(to), n);
+	KUNIT_ASSERT_TRUE(test, settle(to));
 	KUNIT_EXPECT_LE(test, stats_of(to).longest_probe, 64);
 	KUNIT_EXPECT_EQ(test, stats_of(to).reseeds, 0);
 	expect_sound(test, to);
@@ -3995,21 +4013,26 @@ static void chm_hash_custom_equal_many(struct kunit *test)
 
 static u64 map_seed(struct chm *map)
 {
-	u64 s = lock_table(map)->seed[0];
+	unsigned long flags;
+	u64 s = lock_table(map, &flags)->seed[0];
 
-	unlock_table(map);
+	unlock_table(map, &flags);
 	return s;
 }
 
 static bool uses_siphash(struct chm *map)
 {
-	bool ret = lock_table(map)->use_siphash;
+	unsigned long flags;
+	bool ret = lock_table(map, &flags)->use_siphash;
 
-	unlock_table(map);
+	unlock_table(map, &flags);
 	return ret;
 }
 
-/* Inserts keys of one home from *@key on; returns how many it could not. */
+/*
+ * Inserts keys of one home from *@key on, and waits for what the map does about
+ * it; returns how many it could not.
+ */
 static unsigned long flood(struct chm *map, u64 *key, u32 n)
 {
 	const u32 chunks = stats_of(map).chunks;
@@ -4024,7 +4047,7 @@ static unsigned long flood(struct chm *map, u64 *key, u32 n)
 		failed += insert_key(map, k) != 0;
 		n--;
 	}
-	return failed;
+	return failed + !settle(map);
 }
 
 static unsigned long wrong_among(struct chm *map, u64 end, unsigned long *found)
@@ -4080,23 +4103,47 @@ static void chm_hash_flood_reseeds(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, uses_siphash(map));
 }
 
-/* A walk pins the order of the hashes (G8); the defence comes after it. */
+#define FLOOD_STEADY	100U
+
+/* One step of a walk, of which the keys that stay are noted; false: the end. */
+static bool walk_steady(struct chm_iter *it, u8 *seen, unsigned long *wrong)
+{
+	u64 key, value;
+
+	if (!chm_iter_next(it, &key, &value))
+		return false;
+	*wrong += value != value_of(key);
+	if (key < FLOOD_STEADY)
+		*wrong += seen[key]++;
+	return true;
+}
+
+/* G8: no walk keeps a map from defending itself, and it goes on in the new order. */
 static void chm_hash_flood_during_walk(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
+	u8 *seen = test_alloc(test, FLOOD_STEADY);
+	unsigned long wrong = 0;
 	struct chm_iter it;
 	u64 old_seed, key = 1000;
+	u32 i;
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 2000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, FLOOD_STEADY), 0);
 	old_seed = map_seed(map);
 	chm_iter_init(&it, map);
+	for (i = 0; i < FLOOD_STEADY / 2; i++)
+		KUNIT_EXPECT_TRUE(test, walk_steady(&it, seen, &wrong));
 	KUNIT_EXPECT_EQ(test, flood(map, &key, FLOOD_KEYS), 0);
-	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, 0);
-	KUNIT_EXPECT_EQ(test, map_seed(map), old_seed);
-	chm_iter_exit(&it);
-	KUNIT_EXPECT_EQ(test, flood(map, &key, 2), 0);
 	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, 1);
-	KUNIT_EXPECT_EQ(test, chm_count(map), FLOOD_KEYS + 2);
+	KUNIT_EXPECT_NE(test, map_seed(map), old_seed);
+	while (walk_steady(&it, seen, &wrong))
+		;
+	KUNIT_EXPECT_FALSE(test, chm_iter_stale(&it));
+	for (i = 0; i < FLOOD_STEADY; i++)
+		wrong += seen[i] != 1;
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), FLOOD_STEADY + FLOOD_KEYS);
 	expect_sound(test, map);
 }
 
@@ -4120,6 +4167,7 @@ static void chm_hash_flood_of_weak_hash(struct kunit *test)
 		bad = !(map_seed(map) & 1);
 		was_bad += bad;
 		KUNIT_EXPECT_EQ(test, insert_keys(map, 1, FLOOD_KEYS), 0);
+		KUNIT_EXPECT_TRUE(test, settle(map));
 		KUNIT_EXPECT_EQ(test, !!stats_of(map).reseeds, bad);
 		KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, FLOOD_KEYS), 0);
 		expect_sound(test, map);
@@ -4138,9 +4186,11 @@ static void chm_hash_flood_of_constant_hash(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 6 * FLOOD_KEYS, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, FLOOD_KEYS), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
 	KUNIT_EXPECT_TRUE(test, map->hash_is_bad);
 	reseeds = stats_of(map).reseeds;
 	KUNIT_EXPECT_EQ(test, insert_keys(map, FLOOD_KEYS, 2 * FLOOD_KEYS), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
 	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, reseeds);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 2 * FLOOD_KEYS), 0);
 	expect_sound(test, map);
@@ -4153,6 +4203,7 @@ static void chm_hash_no_flood_no_reseed(struct kunit *test)
 	struct chm *map = test_map(test, &p);
 
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, scaled(50000, 3000)), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
 	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, 0);
 	KUNIT_EXPECT_LT(test, stats_of(map).longest_probe, 256);
 	expect_sound(test, map);
@@ -4357,9 +4408,10 @@ static unsigned long chain_wrong_in(struct chain *c, const struct chm_table *t)
 
 static unsigned long chain_wrong(struct chain *c)
 {
-	unsigned long wrong = chain_wrong_in(c, lock_table(c->map));
+	unsigned long flags;
+	unsigned long wrong = chain_wrong_in(c, lock_table(c->map, &flags));
 
-	unlock_table(c->map);
+	unlock_table(c->map, &flags);
 	return wrong;
 }
 
@@ -4484,10 +4536,11 @@ static void chm_overflow_removed_in_every_order(struct kunit *test)
 /* The filter of chunk @chunk, as a byte. */
 static u8 filter_at(struct chain *c, u32 chunk)
 {
-	const struct chm_table *t = lock_table(c->map);
+	unsigned long flags;
+	const struct chm_table *t = lock_table(c->map, &flags);
 	u8 filter = byte_at(__chm_chunk(t, chunk, t->p)->ctrl, CHM_SLOTS);
 
-	unlock_table(c->map);
+	unlock_table(c->map, &flags);
 	return filter;
 }
 
@@ -4608,7 +4661,7 @@ static bool chain_call(struct chain *c, u32 i, u32 choice)
 		return chm_replace(c->map, &key, &value, GFP_KERNEL) != (present ? 0 : -ENOENT);
 	case 3:
 		c->present[i] = false;
-		return chm_take(c->map, &key, &value) != (present ? 0 : -ENOENT);
+		return chm_take(c->map, &key, NULL, &value) != (present ? 0 : -ENOENT);
 	default:
 		c->present[i] = false;
 		return remove_key(c->map, key) != (present ? 0 : -ENOENT);
@@ -4655,6 +4708,7 @@ static void chm_verify_sees_each_filter_bit(struct kunit *test)
 	u32 chunk, bit;
 
 	KUNIT_ASSERT_EQ(test, chain_insert_all(c), 0);
+	KUNIT_ASSERT_TRUE(test, settle(c->map));
 	chain_expect(test, c);
 	t = rcu_dereference_protected(c->map->tbl, true);
 	for (chunk = 0; chunk < t->nr_chunks; chunk++) {
@@ -4700,6 +4754,12 @@ static struct chm *test_reclaim_map(struct kunit *test)
 	return test_map(test, &p);
 }
 
+/* Do so many pairs fit into a table when no larger one is ready? */
+static bool fits_hard(const struct chm_stats *s, unsigned long max_load)
+{
+	return s->entries * 200 <= s->slots * (max_load + 100);
+}
+
 /* G2 and G10 along the whole way. */
 static void chm_grow_from_nothing(struct kunit *test)
 {
@@ -4714,30 +4774,34 @@ static void chm_grow_from_nothing(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, insert_keys(map, done, done + step), 0);
 		s = stats_of(map);
 		KUNIT_EXPECT_LE(test, s.retired_bytes, budget(&s));
-		KUNIT_EXPECT_LE(test, s.entries * 100, s.slots * 80);
+		KUNIT_EXPECT_TRUE(test, fits_hard(&s, 80));
 	}
-	KUNIT_EXPECT_GT(test, s.grows, 10);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	s = stats_of(map);
+	KUNIT_EXPECT_LE(test, s.entries * 100, s.slots * 80);
+	KUNIT_EXPECT_GT(test, s.grows, 8);
 	/* It may have been rehashed: by chance a small table looks worn. */
 	KUNIT_EXPECT_EQ(test, s.shrinks + s.failed_allocs + s.reseeds, 0);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, done), 0);
 	KUNIT_EXPECT_EQ(test, found_keys(map, done, done + 1000), 0);
 	expect_sound(test, map);
-	KUNIT_EXPECT_TRUE(test, wait_retired(map));
 }
 
-/* Every size on the way up is sound, and so is every pair in it. */
+/* Every size on the way up is sound, and so is every pair in it, and in between. */
 static void chm_grow_step_by_step(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
-	unsigned long chunks = 0;
 	u64 key, n = scaled(2000, 300);
+	unsigned long chunks = 0;
+	struct chm_stats s;
 
 	for (key = 0; key < n; key++) {
 		KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
-		if (stats_of(map).chunks == chunks)
+		s = stats_of(map);
+		if (s.chunks == chunks && !s.migrating)
 			continue;
-		KUNIT_EXPECT_GT(test, stats_of(map).chunks, chunks);
-		chunks = stats_of(map).chunks;
+		KUNIT_EXPECT_GE(test, s.chunks, chunks);
+		chunks = s.chunks;
 		KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, key + 1), 0);
 		expect_sound(test, map);
 	}
@@ -4764,7 +4828,7 @@ static void chm_grow_deferred_frees_soon(struct kunit *test)
 	struct chm *map = test_map(test, &u64_params);
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 3000), 0);
-	KUNIT_EXPECT_TRUE(test, wait_retired(map));
+	KUNIT_EXPECT_TRUE(test, settle(map));
 	/* Below the budget no writer had to wait. */
 	KUNIT_EXPECT_EQ(test, stats_of(map).gp_waits, 0);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 3000), 0);
@@ -4795,7 +4859,10 @@ static void chm_grow_by_factor(struct kunit *test)
 		if (now != chunks && chunks) {
 			/* Rounded up to whole chunks. */
 			KUNIT_EXPECT_GE(test, now * 100, chunks * growth);
-			KUNIT_EXPECT_LT(test, now * 100, chunks * growth + 200);
+			/* Twice, if pairs came while the worker was late. */
+			KUNIT_EXPECT_LT(test, now * 100, chunks * growth * growth / 100 + 400);
+			/* It would be more before the old table is gone. */
+			KUNIT_ASSERT_TRUE(test, settle(map));
 		}
 		chunks = now;
 	}
@@ -4827,12 +4894,14 @@ static void chm_grow_at_max_load(struct kunit *test)
 		s = stats_of(map);
 		/* The first table holds a pair at any load. */
 		if (key > 3)
-			KUNIT_EXPECT_LE(test, s.entries * 100, s.slots * load);
+			KUNIT_EXPECT_TRUE(test, fits_hard(&s, load));
 		if (s.chunks > 20)
 			best = max(best, s.entries * 100 / s.slots);
 	}
 	/* No earlier than it must. */
 	KUNIT_EXPECT_GE(test, best, load - 1);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_LE(test, stats_of(map).entries * 100, stats_of(map).slots * load);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, n), 0);
 	expect_sound(test, map);
 }
@@ -5102,8 +5171,9 @@ static struct kunit_suite chm_store_suite = {
 /* === Suite: chm_meddle =================================================== */
 
 /*
- * While a writer looks for memory others write.  Here they do so each time: calls
- * on the same map run inside of every allocation, which may fail besides.
+ * While a writer looks for memory others write, and wait for nobody.  Here they do
+ * so each time: atomic calls on the same map run inside of every allocation that may
+ * sleep, and any allocation may fail besides.
  */
 #define MEDDLE_KEYS	1500U
 
@@ -5171,11 +5241,10 @@ static void meddle_remove(struct meddle *m, u64 key)
 	m->values[key] = 0;
 }
 
-/* Any call; the first half of the keys is the test's, the other one the meddler's. */
-static void meddle_call(struct meddle *m, u32 first, gfp_t gfp)
+/* Any write; the first half of the keys is the test's, the other one the meddler's. */
+static void meddle_write(struct meddle *m, u32 first, gfp_t gfp)
 {
 	u32 i, n = meddle_below(m, MEDDLE_KEYS / 4);
-	int ret = 0;
 
 	switch (meddle_below(m, 16)) {
 	case 0:
@@ -5183,19 +5252,32 @@ static void meddle_call(struct meddle *m, u32 first, gfp_t gfp)
 		meddle_forget_all(m);
 		break;
 	case 1:
-		ret = chm_shrink(m->map, gfp);
-		break;
 	case 2:
-		ret = chm_reserve(m->map, meddle_below(m, 3 * MEDDLE_KEYS), gfp);
-		break;
-	case 3:
-	case 4:
 		for (i = 0; i < n; i++)
 			meddle_remove(m, first + meddle_below(m, MEDDLE_KEYS));
 		break;
 	default:
 		for (i = 0; i < n; i++)
 			meddle_store(m, first + meddle_below(m, MEDDLE_KEYS), gfp);
+	}
+}
+
+/* Any call of the test's. */
+static void meddle_call(struct meddle *m)
+{
+	int ret = 0;
+
+	switch (meddle_below(m, 16)) {
+	case 0:
+	case 1:
+		ret = chm_shrink(m->map, GFP_KERNEL);
+		break;
+	case 2:
+	case 3:
+		ret = chm_reserve(m->map, meddle_below(m, 3 * MEDDLE_KEYS), GFP_KERNEL);
+		break;
+	default:
+		meddle_write(m, 0, GFP_KERNEL);
 	}
 	m->wrong += ret && ret != -ENOMEM;
 }
@@ -5204,16 +5286,16 @@ static void *meddling_alloc(u64 bytes, gfp_t gfp)
 {
 	struct meddle *m = meddle;
 
-	if (!m->inside) {
+	/* Else the lock may be held. */
+	if (!m->inside && gfpflags_allow_blocking(gfp)) {
 		m->inside = true;
 		m->allocs++;
-		/* Less than GFP_KERNEL: they must not wait for the test's table. */
-		meddle_call(m, MEDDLE_KEYS, GFP_NOWAIT);
+		meddle_write(m, MEDDLE_KEYS, GFP_NOWAIT);
 		m->inside = false;
 	}
 	if (!meddle_below(m, 4))
 		return ERR_PTR(-ENOMEM);
-	return kvmalloc(bytes, GFP_KERNEL) ?: ERR_PTR(-ENOMEM);
+	return kvmalloc(bytes, gfp) ?: ERR_PTR(-ENOMEM);
 }
 
 static unsigned long meddle_differs(struct meddle *m)
@@ -5234,7 +5316,6 @@ static const struct meddle_case {
 	struct chm_params	p;
 } meddle_cases[] = {
 	{ "frozen", { .key_size = 8, .value_size = 8 } },
-	{ "sync", { .key_size = 8, .value_size = 8, .reclaim = CHM_SYNC } },
 	{ "word", { .key_size = 8, .value_size = 8, .class = CHM_WORD } },
 	{ "cell", { .key_size = 8, .value_size = 8, .class = CHM_CELL } },
 	{ "min", { .key_size = 8, .value_size = 8, .min_entries = 500, .max_load = 95 } },
@@ -5254,7 +5335,7 @@ static void chm_meddle_in_every_allocation(struct kunit *test)
 	meddle = m;
 	kunit_activate_static_stub(test, chm_alloc, meddling_alloc);
 	for (i = 0; i < scaled(400, 60); i++) {
-		meddle_call(m, 0, GFP_KERNEL);
+		meddle_call(m);
 		differ += meddle_differs(m);
 		if (i % 8 == 0)
 			unsound += chm_verify(m->map) != 0;
@@ -5263,7 +5344,7 @@ static void chm_meddle_in_every_allocation(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, m->wrong, 0);
 	KUNIT_EXPECT_EQ(test, differ, 0);
 	KUNIT_EXPECT_EQ(test, unsound, 0);
-	KUNIT_EXPECT_GT(test, m->allocs, scaled(400, 60) / 20);
+	KUNIT_EXPECT_GT(test, m->allocs, scaled(400, 60) / 40);
 }
 
 static struct kunit_case chm_meddle_cases[] = {
@@ -5459,7 +5540,7 @@ static void model_take(struct model *m, u32 id)
 	int ret;
 
 	fill_key(m->z.key, m->z.key_size, id);
-	ret = chm_take(m->z.map, m->z.key, m->z.got);
+	ret = chm_take(m->z.map, m->z.key, NULL, m->z.got);
 	model_check(m, "chm_take", id, ret, m->stamps[id] ? 0 : -ENOENT);
 	if (!ret) {
 		model_check(m, "taken", id, model_is(m, m->z.got, m->stamps[id]), true);
@@ -5556,7 +5637,6 @@ static void model_walk(struct model *m)
 	chm_iter_init(&it, m->z.map);
 	for (; chm_iter_next(&it, m->z.key, m->z.got); n++)
 		model_meet(m, "chm_iter_next", m->z.key, m->z.got);
-	chm_iter_exit(&it);
 	model_check(m, "walk", 0, n, m->count);
 }
 

@@ -10,10 +10,10 @@
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
-#include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 
 #include "chm.h"
 #include "chm_compat.h"
@@ -33,12 +33,25 @@ static inline void *test_alloc(struct kunit *test, size_t bytes)
 	return p;
 }
 
-/* A map that is destroyed before anything that was allocated earlier. */
+/* A map refers to its parameters: these live as long as the case. */
+static inline const struct chm_params *test_params(struct kunit *test,
+						   const struct chm_params *p)
+{
+	struct chm_params *copy = test_alloc(test, sizeof(*copy));
+
+	*copy = *p;
+	return copy;
+}
+
+/*
+ * A map that is destroyed before anything that was allocated earlier, its
+ * parameters included.
+ */
 static inline struct chm *test_map(struct kunit *test, const struct chm_params *p)
 {
 	struct chm *map = test_alloc(test, sizeof(*map));
 
-	KUNIT_ASSERT_EQ(test, chm_init(map, p, NULL), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(map, test_params(test, p), NULL, NULL), 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
 	return map;
 }
@@ -51,6 +64,23 @@ static inline void destroy_now(struct kunit *test, struct chm *map)
 static inline void expect_sound(struct kunit *test, struct chm *map)
 {
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
+}
+
+/*
+ * The table of @map, which stays until unlock_table().  In between interrupts are
+ * off: no sleeping, no allocating, no expectations.
+ */
+static inline struct chm_table *lock_table(struct chm *map, unsigned long *flags)
+	__acquires(&map->lock)
+{
+	spin_lock_irqsave(&map->lock, *flags);
+	return rcu_dereference_protected(map->tbl, lockdep_is_held(&map->lock));
+}
+
+static inline void unlock_table(struct chm *map, unsigned long *flags)
+	__releases(&map->lock)
+{
+	spin_unlock_irqrestore(&map->lock, *flags);
 }
 
 static inline struct chm_stats stats_of(struct chm *map)
@@ -97,6 +127,34 @@ static inline bool wait_retired(struct chm *map)
 static inline bool wait_dead(struct chm *map)
 {
 	return wait_for_zero(map, offsetof(struct chm_stats, dead));
+}
+
+/* Is no migration under way or asked for, and no retired memory left? */
+static inline bool is_settled(struct chm *map)
+{
+	struct chm_stats s;
+	unsigned long flags;
+	u8 phase;
+
+	lock_table(map, &flags);
+	phase = map->phase;
+	unlock_table(map, &flags);
+	s = stats_of(map);
+	/* 0 is the phase of a map where nothing is to be done. */
+	return !phase && !s.migrating && !s.retired_bytes;
+}
+
+/* Waits until the map is settled; false: it never was. */
+static inline bool settle(struct chm *map)
+{
+	unsigned long end = jiffies + 20 * HZ;
+
+	while (!is_settled(map)) {
+		if (time_after(jiffies, end))
+			return false;
+		msleep(20);
+	}
+	return true;
 }
 
 /* Most tests map u64 to u64: key k to value_of(k). */
@@ -254,20 +312,6 @@ static inline void stop_reader(struct kunit *test, struct long_reader *r)
 {
 	kunit_release_action(test, leave_action, r);
 	KUNIT_EXPECT_FALSE_MSG(test, r->late, "a writer waited for a reader");
-}
-
-/* === Inside ============================================================== */
-
-/* The table of @map, which stays until unlock_table(). */
-static inline struct chm_table *lock_table(struct chm *map)
-{
-	mutex_lock(&map->lock);
-	return rcu_dereference_protected(map->tbl, lockdep_is_held(&map->lock));
-}
-
-static inline void unlock_table(struct chm *map)
-{
-	mutex_unlock(&map->lock);
 }
 
 /* === Failing allocations ================================================= */

@@ -62,7 +62,7 @@ static void peak_raise(atomic_t *most, int value)
 		;
 }
 
-static void peak_merge(void *new_value, const void *old_now,
+static void peak_merge(void *ctx, void *new_value, const void *old_now,
 		       const void *snapshot)
 {
 	const struct peak *old = old_now, *copied = snapshot;
@@ -76,15 +76,6 @@ static const struct chm_params peak_params = {
 	.key_size = sizeof(u32), .value_size = sizeof(struct peak),
 	.class = CHM_CELL, .merge = peak_merge,
 };
-
-static struct chm *cell_map(struct kunit *test, const struct chm_params *p)
-{
-	struct chm *map = kunit_kzalloc(test, sizeof(*map), GFP_KERNEL);
-
-	KUNIT_ASSERT_NOT_NULL(test, map);
-	KUNIT_ASSERT_EQ(test, chm_init(map, p, NULL), 0);
-	return map;
-}
 
 static int cell_insert(struct chm *map, u64 key, long value)
 {
@@ -136,7 +127,7 @@ static void chm_cell_params(struct kunit *test)
 		int ret;
 
 		p.class = CHM_CELL;
-		ret = chm_init(map, &p, NULL);
+		ret = chm_init(map, &p, NULL, NULL);
 		KUNIT_EXPECT_EQ_MSG(test, ret, cases[i].ret, "case %u", i);
 		if (!ret)
 			chm_destroy(map);
@@ -145,7 +136,7 @@ static void chm_cell_params(struct kunit *test)
 
 static void chm_cell_lookup_updates_in_place(struct kunit *test)
 {
-	struct chm *map = cell_map(test, &cell_params);
+	struct chm *map = test_map(test, &cell_params);
 	u64 key = 1, absent = 2;
 	atomic_long_t *cell;
 
@@ -169,7 +160,7 @@ static void chm_cell_lookup_updates_in_place(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, cell_read(map, 2), -1);
 	KUNIT_EXPECT_EQ(test, cell_insert(map, 1, 20), -EEXIST);
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_add_finds_words(struct kunit *test)
@@ -178,7 +169,7 @@ static void chm_cell_add_finds_words(struct kunit *test)
 		.key_size = sizeof(u64), .value_size = 3 * sizeof(long),
 		.class = CHM_CELL,
 	};
-	struct chm *map = cell_map(test, &p);
+	struct chm *map = test_map(test, &p);
 	long value[3] = { 1, 2, 3 };
 	u64 key = 7, absent = 8;
 
@@ -195,7 +186,7 @@ static void chm_cell_add_finds_words(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, value[2], -27);
 	KUNIT_EXPECT_FALSE(test, chm_cell_read(map, &absent, value));
 	KUNIT_EXPECT_EQ(test, value[0], 11);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_add_is_for_longs(struct kunit *test)
@@ -208,7 +199,7 @@ static void chm_cell_add_is_for_longs(struct kunit *test)
 	long value = 4;
 	u32 key = 1;
 
-	map = cell_map(test, &frozen);
+	map = test_map(test, &frozen);
 	KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(map, &key, 0, 1, GFP_KERNEL),
 			-EINVAL);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 0);
@@ -216,13 +207,13 @@ static void chm_cell_add_is_for_longs(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, chm_cell_add(map, &key, 0, 1), -EINVAL);
 	KUNIT_EXPECT_TRUE(test, chm_get(map, &key, &value));
 	KUNIT_EXPECT_EQ(test, value, 4);
-	chm_destroy(map);
-	map = cell_map(test, &peak_params);
+	destroy_now(test, map);
+	map = test_map(test, &peak_params);
 	KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(map, &key, 0, 1, GFP_KERNEL),
 			-EINVAL);
 	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &peak, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, chm_cell_add(map, &key, 0, 1), -EINVAL);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_upsert_add_inserts(struct kunit *test)
@@ -231,7 +222,7 @@ static void chm_cell_upsert_add_inserts(struct kunit *test)
 		.key_size = sizeof(u64), .value_size = 2 * sizeof(long),
 		.class = CHM_CELL, .max_entries = 2,
 	};
-	struct chm *map = cell_map(test, &p);
+	struct chm *map = test_map(test, &p);
 	long value[2];
 	u64 key;
 
@@ -250,12 +241,12 @@ static void chm_cell_upsert_add_inserts(struct kunit *test)
 			-EINVAL);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 2);
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_replace_in_place(struct kunit *test)
 {
-	struct chm *map = cell_map(test, &cell_params);
+	struct chm *map = test_map(test, &cell_params);
 	struct peak peak = { .born = 3 };
 	struct chm_stats before, s;
 	const void *where;
@@ -283,9 +274,9 @@ static void chm_cell_replace_in_place(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, s.rehashes, before.rehashes);
 	KUNIT_EXPECT_EQ(test, s.grows, before.grows);
 	KUNIT_EXPECT_EQ(test, s.dead, 0);
-	chm_destroy(map);
+	destroy_now(test, map);
 
-	map = cell_map(test, &peak_params);
+	map = test_map(test, &peak_params);
 	KUNIT_EXPECT_EQ(test, chm_replace(map, &small, &peak, GFP_KERNEL),
 			-ENOENT);
 	KUNIT_EXPECT_EQ(test, chm_upsert(map, &small, &peak, GFP_KERNEL), 1);
@@ -293,12 +284,12 @@ static void chm_cell_replace_in_place(struct kunit *test)
 			-EOPNOTSUPP);
 	KUNIT_EXPECT_EQ(test, chm_upsert(map, &small, &peak, GFP_KERNEL),
 			-EOPNOTSUPP);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_walks(struct kunit *test)
 {
-	struct chm *map = cell_map(test, &cell_params);
+	struct chm *map = test_map(test, &cell_params);
 	const atomic_long_t *v;
 	long sum = 0, value;
 	struct chm_iter it;
@@ -310,12 +301,13 @@ static void chm_cell_walks(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, cell_insert(map, key, key), 0);
 		KUNIT_ASSERT_EQ(test, chm_cell_add(map, &key, 0, 1000), 0);
 	}
+	/* Until all is merged walks may miss updates, as chm_get() does. */
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	chm_iter_init(&it, map);
 	while (chm_iter_next(&it, &key, &value)) {
 		KUNIT_EXPECT_EQ(test, value, key + 1000);
 		sum += value;
 	}
-	chm_iter_exit(&it);
 	rcu_read_lock();
 	chm_for_each_rcu(map, pos, k, v) {
 		KUNIT_EXPECT_EQ(test, atomic_long_read(v), *k + 1000);
@@ -323,7 +315,7 @@ static void chm_cell_walks(struct kunit *test)
 	}
 	rcu_read_unlock();
 	KUNIT_EXPECT_EQ(test, sum, 0);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_typed(struct kunit *test)
@@ -334,7 +326,7 @@ static void chm_cell_typed(struct kunit *test)
 	u32 key = 5;
 
 	KUNIT_ASSERT_NOT_NULL(test, m);
-	KUNIT_ASSERT_EQ(test, hit_map_init(m, NULL), 0);
+	KUNIT_ASSERT_EQ(test, hit_map_init(m, NULL, NULL), 0);
 	KUNIT_EXPECT_EQ(test, hit_map_cell_add(m, &key, 0, 1), -ENOENT);
 	KUNIT_EXPECT_FALSE(test, hit_map_cell_read(m, &key, &hits));
 	KUNIT_EXPECT_EQ(test, hit_map_insert(m, &key, &hits, GFP_KERNEL), 0);
@@ -352,7 +344,7 @@ static void chm_cell_typed(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, hit_map_cell_read(m, &key, &hits));
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&hits.n), 2);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&hits.bytes), 1500);
-	KUNIT_EXPECT_EQ(test, hit_map_take(m, &key, &hits), 0);
+	KUNIT_EXPECT_EQ(test, hit_map_take(m, &key, NULL, &hits), 0);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&hits.bytes), 1500);
 	KUNIT_EXPECT_EQ(test, hit_map_count(m), 0);
 	hit_map_destroy(m);
@@ -360,37 +352,28 @@ static void chm_cell_typed(struct kunit *test)
 
 static void chm_cell_accounts_for_snapshots(struct kunit *test)
 {
-	struct chm_params p = cell_params;
+	struct chm *map = test_map(test, &cell_params);
 	unsigned long slots;
 	struct chm_stats s;
-	struct chm *map;
 
-	p.reclaim = CHM_SYNC;
-	map = cell_map(test, &p);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
 	chm_stats(map, &s);
 	KUNIT_EXPECT_EQ(test, s.snapshot_bytes, 0);
 	slots = s.slots;
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), 0);
 	chm_stats(map, &s);
-	KUNIT_EXPECT_GE(test, s.snapshot_bytes, slots * sizeof(long));
-	KUNIT_EXPECT_LE(test, s.snapshot_bytes, slots * sizeof(long) + 64);
-	KUNIT_EXPECT_EQ(test, s.retired_bytes, 0);
-	chm_destroy(map);
-
-	p.reclaim = CHM_DEFERRED;
-	map = cell_map(test, &p);
-	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
-	KUNIT_ASSERT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), 0);
-	/* Counts what is there, whether it was freed in between or not. */
-	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
-	chm_destroy(map);
+	/* The value of each slot, and which one it became. */
+	KUNIT_EXPECT_GE(test, s.snapshot_bytes, slots * (sizeof(long) + sizeof(u32)));
+	KUNIT_EXPECT_LE(test, s.snapshot_bytes, slots * 2 * sizeof(long) + 256);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, stats_of(map).snapshot_bytes, 0);
+	destroy_now(test, map);
 }
 
 /* A table that grows, and its snapshot, are not too much to be retired. */
-static void chm_cell_growth_waits_once(struct kunit *test)
+static void chm_cell_growth_waits_once_at_most(struct kunit *test)
 {
-	struct chm *map = cell_map(test, &cell_params);
+	struct chm *map = test_map(test, &cell_params);
 	struct chm_stats before, s;
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100000, GFP_KERNEL), 0);
@@ -398,16 +381,17 @@ static void chm_cell_growth_waits_once(struct kunit *test)
 	KUNIT_EXPECT_GT(test, before.bytes, 1UL << 20);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 140000, GFP_KERNEL), 0);
 	chm_stats(map, &s);
-	KUNIT_EXPECT_EQ(test, s.gp_waits, before.gp_waits + 1);
+	KUNIT_EXPECT_LE(test, s.gp_waits, before.gp_waits + 1);
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
-	chm_destroy(map);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	destroy_now(test, map);
 }
 
 /* === A reader that holds on ============================================== */
 
 /*
- * A thread finds a cell, and keeps its RCU section open until the writer has
- * got to the point where it waits for it.  What it does then is what is easily
+ * A thread finds a cell, and keeps its RCU section open until the map has another
+ * table, or lacks the key.  What it does then is what is easily
  * lost: it updates the cell that it had found, and the one that it finds now.
  */
 struct hold {
@@ -417,7 +401,7 @@ struct hold {
 	struct completion	found;
 	void			*old;
 	void			*now;		/* NULL: removed */
-	bool			late;		/* the writer never came */
+	bool			late;		/* nothing has happened */
 	bool			read;
 	long			exact[512];	/* what chm_cell_read() says */
 	long			got[512];	/* and chm_get() */
@@ -436,7 +420,7 @@ static int hold_thread(void *data)
 		h->late = time_after(jiffies, end);
 		cpu_relax();
 	} while (h->now == h->old && !h->late);
-	/* A writer that does not wait for this reader gets done meanwhile. */
+	/* What does not wait for this reader gets done meanwhile. */
 	end = jiffies + msecs_to_jiffies(20);
 	while (time_before(jiffies, end))
 		cpu_relax();
@@ -496,7 +480,7 @@ static int cell_make_smaller(struct chm *map)
 static void hold_through(struct kunit *test, const struct chm_params *p,
 			 int (*change)(struct chm *map))
 {
-	struct chm *map = cell_map(test, p);
+	struct chm *map = test_map(test, p);
 	struct task_struct *task;
 	struct hold *h;
 	u64 key;
@@ -516,11 +500,18 @@ static void hold_through(struct kunit *test, const struct chm_params *p,
 	for (key = 0; key < 100; key++) {
 		long sum = 100 * key + (key == 42 ? 75 : 0);
 
+		/* Exact at once; the other when all is merged. */
+		KUNIT_EXPECT_EQ(test, cell_read(map, key), sum);
+	}
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	for (key = 0; key < 100; key++) {
+		long sum = 100 * key + (key == 42 ? 75 : 0);
+
 		KUNIT_EXPECT_EQ(test, cell_read(map, key), sum);
 		KUNIT_EXPECT_EQ(test, cell_get(map, key), sum);
 	}
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_growth_merges(struct kunit *test)
@@ -557,17 +548,19 @@ static u64 cell_reseeding_hash(const void *key, u64 seed)
 /* The hash of a key differs in the old and the new table. */
 static int cell_make_reseed(struct chm *map)
 {
-	struct chm_stats s = { };
+	unsigned long end = jiffies + CELL_PATIENCE;
 	u64 key;
 	int ret;
 
-	for (key = 1000; !s.reseeds && key < 1500; key++) {
+	for (key = 1000; !stats_of(map).reseeds && key < 1500; key++) {
 		ret = cell_insert(map, key, 0);
 		if (ret)
 			return ret;
-		chm_stats(map, &s);
 	}
-	return s.reseeds ? 0 : -ENODATA;
+	/* The worker may be about to copy. */
+	while (!stats_of(map).reseeds && time_before(jiffies, end))
+		msleep(20);
+	return stats_of(map).reseeds ? 0 : -ENODATA;
 }
 
 static void chm_cell_reseed_merges(struct kunit *test)
@@ -597,7 +590,7 @@ static void chm_cell_growth_merges_words(struct kunit *test)
 		.key_size = 3, .value_size = 300 * sizeof(long),
 		.class = CHM_CELL,
 	};
-	struct chm *map = cell_map(test, &p);
+	struct chm *map = test_map(test, &p);
 	struct task_struct *task;
 	struct hold *h;
 	long *value;
@@ -608,6 +601,7 @@ static void chm_cell_growth_merges_words(struct kunit *test)
 	for (key = 0; key < 5; key++)
 		KUNIT_ASSERT_EQ(test, chm_insert(map, &key, value, GFP_KERNEL),
 				0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	key = 3;
 	h = hold_begin(test, map, &key, hold_update_words, &task);
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 50, GFP_KERNEL), 0);
@@ -619,7 +613,7 @@ static void chm_cell_growth_merges_words(struct kunit *test)
 		KUNIT_EXPECT_EQ_MSG(test, h->exact[i], sum, "word %u", i);
 		KUNIT_EXPECT_EQ_MSG(test, value[i], sum, "word %u", i);
 	}
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void hold_update_peak(struct hold *h)
@@ -636,7 +630,7 @@ static void hold_update_peak(struct hold *h)
 
 static void chm_cell_growth_calls_merge(struct kunit *test)
 {
-	struct chm *map = cell_map(test, &peak_params);
+	struct chm *map = test_map(test, &peak_params);
 	struct task_struct *task;
 	struct peak peak;
 	struct hold *h;
@@ -647,6 +641,7 @@ static void chm_cell_growth_calls_merge(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, chm_insert(map, &key, &peak, GFP_KERNEL),
 				0);
 	}
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	key = 42;
 	h = hold_begin(test, map, &key, hold_update_peak, &task);
 	KUNIT_EXPECT_EQ(test, cell_make_larger(map), 0);
@@ -664,34 +659,34 @@ static void chm_cell_growth_calls_merge(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, atomic_read(&peak.most), held ? 50 : 30);
 		KUNIT_EXPECT_EQ(test, peak.born, ~key);
 	}
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static void chm_cell_take_has_all_updates(struct kunit *test)
 {
-	struct chm *map = cell_map(test, &cell_params);
+	struct chm *map = test_map(test, &cell_params);
 	struct task_struct *task;
 	struct hold *h;
 	u64 key = 1;
 	long value;
 
-	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &value), -ENOENT);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, &value), -ENOENT);
 	KUNIT_ASSERT_EQ(test, cell_insert(map, 1, 10), 0);
 	h = hold_begin(test, map, &key, hold_update_long, &task);
-	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &value), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, &value), 0);
 	KUNIT_EXPECT_EQ(test, value, 15);
 	hold_end(test, h, task);
 	KUNIT_EXPECT_NULL(test, h->now);
 	KUNIT_EXPECT_FALSE(test, h->read);
 	KUNIT_EXPECT_EQ(test, chm_count(map), 0);
 	KUNIT_EXPECT_EQ(test, chm_verify(map), 0);
-	chm_destroy(map);
+	destroy_now(test, map);
 }
 
 static atomic_t cell_drops;
 static atomic_long_t cell_dropped;
 
-static void cell_drop(void *key, void *value)
+static void cell_drop(void *ctx, void *key, void *value)
 {
 	atomic_inc(&cell_drops);
 	atomic_long_add(*(long *)value, &cell_dropped);
@@ -710,12 +705,12 @@ static void hold_drop(struct kunit *test, void (*remove)(struct chm *map),
 	p.drop = cell_drop;
 	atomic_set(&cell_drops, 0);
 	atomic_long_set(&cell_dropped, 0);
-	map = cell_map(test, &p);
+	map = test_map(test, &p);
 	KUNIT_ASSERT_EQ(test, cell_insert(map, 1, 10), 0);
 	h = hold_begin(test, map, &key, hold_update_long, &task);
 	remove(map);
 	hold_end(test, h, task);
-	chm_destroy(map);
+	destroy_now(test, map);
 	KUNIT_EXPECT_EQ(test, atomic_read(&cell_drops), drops);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&cell_dropped), 15);
 }
@@ -740,7 +735,7 @@ static void cell_remove_and_grow(struct chm *map)
 	if (cell_insert(map, 2, 0) || cell_make_larger(map))
 		return;
 	chm_clear(map);
-	chm_take(map, &(u64) { 2 }, &(long) { 0 });
+	chm_take(map, &(u64) { 2 }, NULL, &(long) { 0 });
 }
 
 static void chm_cell_drop_has_all_updates(struct kunit *test)
@@ -792,27 +787,26 @@ struct sum {
 	struct sum_worker	workers[SUM_UPDATERS + SUM_READERS];
 };
 
-/* drop() knows no map; races run one at a time. */
-static struct sum *sum_now;
-
-static void sum_drop(void *key, void *value)
+static void sum_drop(void *ctx, void *key, void *value)
 {
-	u32 words = sum_now->words;
+	struct sum *s = ctx;
 	u64 k = *(u64 *)key;
 	u32 i;
 
-	for (i = 0; i < words; i++)
-		atomic_long_add(((long *)value)[i], &sum_now->dropped[k * words + i]);
+	for (i = 0; i < s->words; i++)
+		atomic_long_add(((long *)value)[i], &s->dropped[k * s->words + i]);
 }
 
 /* As merge == NULL, by other means. */
-static void sum_merge(void *new_value, const void *old_now, const void *snapshot)
+static void sum_merge(void *ctx, void *new_value, const void *old_now,
+		      const void *snapshot)
 {
 	const atomic_long_t *now = old_now, *copied = snapshot;
 	atomic_long_t *to = new_value;
+	const struct sum *s = ctx;
 	u32 i;
 
-	for (i = 0; i < sum_now->words; i++)
+	for (i = 0; i < s->words; i++)
 		atomic_long_add(atomic_long_read(&now[i]) -
 				atomic_long_read(&copied[i]), &to[i]);
 }
@@ -888,8 +882,8 @@ static void sum_update(struct sum_worker *w)
 }
 
 /*
- * The writer mostly waits for grace periods, and these for busy CPUs: workers
- * that pause now and then see ten times as many migrations in the same time.
+ * Migrations mostly wait for grace periods, and these for busy CPUs: threads that
+ * pause now and then see ten times as many in the same time.
  */
 #define CELL_BREATH	(IS_ENABLED(CONFIG_KASAN) ? 64 : 512)
 
@@ -1041,8 +1035,7 @@ static struct sum *sum_begin(struct kunit *test, u32 keys, u32 words, bool merge
 	s->keys = keys;
 	s->words = words;
 	s->merge = merge;
-	sum_now = s;
-	KUNIT_ASSERT_EQ(test, chm_init(&s->map, &p, NULL), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(&s->map, test_params(test, &p), s, NULL), 0);
 	KUNIT_ASSERT_TRUE(test, sum_alloc(test, s));
 	for (i = 0; i < SUM_WATCHED; i++)
 		KUNIT_ASSERT_EQ(test, chm_insert(&s->map, &(u64) { i },
@@ -1088,12 +1081,10 @@ static void sum_end(struct kunit *test, struct sum *s)
 		updates += s->workers[i].updates;
 	}
 	KUNIT_EXPECT_EQ(test, chm_verify(&s->map), 0);
-	chm_stats(&s->map, &stats);
 	/* All that was dropped. */
-	while (stats.dead || stats.retired_bytes) {
-		schedule_timeout_idle(1);
-		chm_stats(&s->map, &stats);
-	}
+	KUNIT_EXPECT_TRUE(test, wait_dead(&s->map));
+	KUNIT_EXPECT_TRUE(test, settle(&s->map));
+	chm_stats(&s->map, &stats);
 	for (i = 0; i < s->keys; i++) {
 		sum_expect_key(test, s, i, reader->value);
 		cond_resched();
@@ -1207,7 +1198,7 @@ static void chm_cell_sums_through_churn(struct kunit *test)
 
 /*
  * One value of so many words that a reader is often in the middle of it when the
- * writer begins to merge it, or the other way round.  One thread adds to all words
+ * worker begins to merge it, or the other way round.  One thread adds to all words
  * of the old copy, much and little in turn: what is counted twice is then more than
  * what may be there early.
  */
@@ -1224,7 +1215,7 @@ struct wide {
 	long		got, least, most;
 };
 
-static void wide_merge(void *new_value, const void *old_now,
+static void wide_merge(void *ctx, void *new_value, const void *old_now,
 		       const void *snapshot)
 {
 	const atomic_long_t *now = old_now, *copied = snapshot;
@@ -1234,7 +1225,7 @@ static void wide_merge(void *new_value, const void *old_now,
 	for (i = 0; i < WIDE_WORDS; i++)
 		atomic_long_add(atomic_long_read(&now[i]) -
 				atomic_long_read(&copied[i]), &to[i]);
-	/* By the writer: readers shall come meanwhile, and wait. */
+	/* Under the lock: readers shall come meanwhile, and wait. */
 	if (irqs_disabled())
 		sum_spin(10000);
 }
@@ -1320,7 +1311,7 @@ static void wide_run(struct kunit *test, bool merge)
 	ktime_t end;
 
 	KUNIT_ASSERT_NOT_NULL(test, w);
-	KUNIT_ASSERT_EQ(test, chm_init(&w->map, &p, NULL), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(&w->map, test_params(test, &p), NULL, NULL), 0);
 	KUNIT_ASSERT_EQ(test, chm_insert(&w->map, &key, w->value, GFP_KERNEL),
 			0);
 	updater = cell_run(wide_updater, w);
@@ -1356,22 +1347,24 @@ static void chm_cell_read_against_adding(struct kunit *test)
 }
 
 /*
- * A reader comes when the writer has just merged a value, but has not yet said so.
- * By then it would count the difference twice: it has to wait.  Where a second CPU
- * is, that is sure to happen.
+ * A reader comes when a value has just been merged, but that is not said yet.  By
+ * then it would count the difference twice: it has to wait.  Where a second CPU is,
+ * that is sure to happen, unless the worker happens to be on the reader's.
  */
+#define MIDWAY_ROUNDS	20
+
 struct midway {
 	struct chm	map;
+	unsigned int	cpu;		/* the reader's */
 	struct completion found;
 	unsigned long	begun;		/* reads, and those that have ended */
 	unsigned long	ended;
+	bool		armed;		/* a reader is there */
+	bool		staged;		/* it could run during merge() */
 	bool		passed;		/* a read came and went during merge() */
 	bool		waits;		/* one came */
 	long		most;
 };
-
-/* merge() knows no map. */
-static struct midway *midway_now;
 
 static bool midway_await(const unsigned long *count, unsigned long least, u64 ms)
 {
@@ -1382,16 +1375,17 @@ static bool midway_await(const unsigned long *count, unsigned long least, u64 ms
 	return READ_ONCE(*count) >= least;
 }
 
-static void midway_merge(void *new_value, const void *old_now,
+static void midway_merge(void *ctx, void *new_value, const void *old_now,
 			 const void *snapshot)
 {
 	const atomic_long_t *now = old_now, *copied = snapshot;
-	struct midway *m = midway_now;
+	struct midway *m = ctx;
 
 	atomic_long_add(atomic_long_read(now) - atomic_long_read(copied), new_value);
-	/* By a reader, into a copy */
-	if (!irqs_disabled())
+	/* By a reader, into a copy; or before there is one; or in its place. */
+	if (!irqs_disabled() || !READ_ONCE(m->armed) || raw_smp_processor_id() == m->cpu)
 		return;
+	m->staged = true;
 	/* One that had begun before may have missed the mark. */
 	m->passed = midway_await(&m->ended, READ_ONCE(m->ended) + 2, 100);
 	m->waits = midway_await(&m->begun, READ_ONCE(m->ended) + 1, 1000);
@@ -1419,6 +1413,7 @@ static int midway_reader(void *data)
 	u64 key = 1;
 	long value;
 
+	WRITE_ONCE(m->armed, true);
 	midway_update_old(m);
 	while (!kthread_should_stop()) {
 		WRITE_ONCE(m->begun, m->begun + 1);
@@ -1427,6 +1422,7 @@ static int midway_reader(void *data)
 		WRITE_ONCE(m->ended, m->ended + 1);
 		cond_resched();
 	}
+	WRITE_ONCE(m->armed, false);
 	return 0;
 }
 
@@ -1437,11 +1433,13 @@ static void midway_grow(struct kunit *test, struct midway *m)
 
 	reader = kthread_create(midway_reader, m, "chm_cell_midway");
 	KUNIT_ASSERT_FALSE(test, IS_ERR(reader));
-	kthread_bind(reader, cpumask_nth(1, cpu_online_mask));
+	kthread_bind(reader, m->cpu);
 	set_cpus_allowed_ptr(current, cpumask_of(cpumask_first(cpu_online_mask)));
+	init_completion(&m->found);
 	wake_up_process(reader);
 	wait_for_completion(&m->found);
 	KUNIT_EXPECT_EQ(test, cell_make_larger(&m->map), 0);
+	KUNIT_EXPECT_TRUE(test, settle(&m->map));
 	set_cpus_allowed_ptr(current, cpu_possible_mask);
 	kthread_stop(reader);
 }
@@ -1450,20 +1448,25 @@ static void chm_cell_read_waits_for_merge(struct kunit *test)
 {
 	struct midway *m = kunit_kzalloc(test, sizeof(*m), GFP_KERNEL);
 	struct chm_params p = cell_params;
+	u32 round;
 
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "one CPU");
 	KUNIT_ASSERT_NOT_NULL(test, m);
-	init_completion(&m->found);
-	midway_now = m;
+	m->cpu = cpumask_nth(1, cpu_online_mask);
 	p.merge = midway_merge;
-	KUNIT_ASSERT_EQ(test, chm_init(&m->map, &p, NULL), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(&m->map, test_params(test, &p), m, NULL), 0);
 	KUNIT_ASSERT_EQ(test, cell_insert(&m->map, 1, 0), 0);
-	midway_grow(test, m);
+	for (round = 1; round <= MIDWAY_ROUNDS && !m->staged; round++) {
+		midway_grow(test, m);
+		KUNIT_EXPECT_EQ(test, m->most, 5 * round);
+		KUNIT_EXPECT_EQ(test, cell_read(&m->map, 1), 5 * round);
+		KUNIT_EXPECT_EQ(test, cell_make_smaller(&m->map), 0);
+		KUNIT_EXPECT_TRUE(test, settle(&m->map));
+	}
+	KUNIT_EXPECT_TRUE(test, m->staged);
 	KUNIT_EXPECT_FALSE(test, m->passed);
 	KUNIT_EXPECT_TRUE(test, m->waits);
-	KUNIT_EXPECT_EQ(test, m->most, 5);
-	KUNIT_EXPECT_EQ(test, cell_read(&m->map, 1), 5);
 	chm_destroy(&m->map);
 }
 
@@ -1541,7 +1544,7 @@ static void chm_cell_replace_against_updates(struct kunit *test)
 	u32 i;
 
 	KUNIT_ASSERT_NOT_NULL(test, r);
-	KUNIT_ASSERT_EQ(test, chm_init(&r->map, &cell_params, NULL), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(&r->map, &cell_params, NULL, NULL), 0);
 	KUNIT_ASSERT_EQ(test, cell_insert(&r->map, 1, 0), 0);
 	for (i = 0; i < SUM_UPDATERS; i++) {
 		r->task[i] = cell_run(refill_updater, r);
@@ -1557,9 +1560,16 @@ static void chm_cell_replace_against_updates(struct kunit *test)
 
 /* === Failing allocations ================================================= */
 
+/* One key after the other, until the table is full and there is another one. */
 static int fault_op_upsert_add(struct chm *map, gfp_t gfp)
 {
-	return chm_cell_upsert_add(map, &(u64) { 1000000 }, 0, 5, gfp);
+	unsigned long grows = stats_of(map).grows;
+	u64 key = 1000000;
+	int ret = 0;
+
+	for (; ret >= 0 && stats_of(map).grows == grows; key++)
+		ret = chm_cell_upsert_add(map, &key, 0, 5, gfp);
+	return ret;
 }
 
 static int fault_op_reserve(struct chm *map, gfp_t gfp)
@@ -1572,13 +1582,19 @@ static int fault_op_shrink(struct chm *map, gfp_t gfp)
 	return chm_shrink(map, gfp);
 }
 
-/* A map as full as its table allows, after @reserve; key i has 3 * i. */
+/*
+ * A map as full as its table allows, after @reserve; key i has 3 * i.  CHM_SYNC, so
+ * that all memory is asked for by the test, in whose thread alone it can fail.
+ */
 static struct chm *fault_map(struct kunit *test, unsigned long reserve, u32 *n)
 {
-	struct chm *map = cell_map(test, &cell_params);
+	struct chm_params p = cell_params;
 	struct chm_stats s;
+	struct chm *map;
 	u64 key;
 
+	p.reclaim = CHM_SYNC;
+	map = test_map(test, &p);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 300, GFP_KERNEL), 0);
 	chm_stats(map, &s);
 	*n = s.slots * 80 / 100;
@@ -1619,7 +1635,7 @@ static bool fault_once(struct kunit *test, unsigned long reserve, int nth,
 		KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
 		KUNIT_EXPECT_TRUE(test, fired);
 		chm_stats(map, &s);
-		KUNIT_EXPECT_EQ(test, s.entries, n);
+		KUNIT_EXPECT_GE(test, s.entries, n);
 		KUNIT_EXPECT_EQ(test, s.chunks, before.chunks);
 		KUNIT_EXPECT_GT(test, s.failed_allocs, before.failed_allocs);
 		fault_expect(test, map, n);
@@ -1628,8 +1644,7 @@ static bool fault_once(struct kunit *test, unsigned long reserve, int nth,
 	}
 	KUNIT_EXPECT_GE(test, ret, 0);
 	fault_expect(test, map, n);
-	chm_destroy(map);
-	kunit_kfree(test, map);
+	destroy_now(test, map);
 	return fired;
 }
 
@@ -1650,8 +1665,8 @@ static void fault_run(struct kunit *test, unsigned long reserve,
 		kunit_info(test, "%u of %d failed allocations failed it\n",
 			   failures[i], nth - 1);
 	}
-	/* The table, and the snapshot. */
-	KUNIT_EXPECT_GE(test, failures[1], 2);
+	/* The table. */
+	KUNIT_EXPECT_GE(test, failures[1], 1);
 }
 
 static void chm_cell_growing_fails(struct kunit *test)
@@ -1681,7 +1696,7 @@ static struct kunit_case chm_cell_cases[] = {
 	KUNIT_CASE(chm_cell_walks),
 	KUNIT_CASE(chm_cell_typed),
 	KUNIT_CASE(chm_cell_accounts_for_snapshots),
-	KUNIT_CASE(chm_cell_growth_waits_once),
+	KUNIT_CASE(chm_cell_growth_waits_once_at_most),
 	KUNIT_CASE(chm_cell_growth_merges),
 	KUNIT_CASE(chm_cell_shrinking_merges),
 	KUNIT_CASE(chm_cell_sync_growth_merges),

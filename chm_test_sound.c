@@ -27,6 +27,7 @@
 #include <trace/events/printk.h>
 
 #include "chm.h"
+#include "chm_test.h"
 
 static unsigned int scale = 100;
 module_param(scale, uint, 0444);
@@ -36,6 +37,8 @@ MODULE_PARM_DESC(scale, "Size of the long tests in percent");
 #define SOUND_PATIENCE	(60 * HZ)
 
 /* === A pair at two addresses ============================================= */
+
+/* All parameters are static: a map refers to them. */
 
 /* A reader that finds key 1, and uses it when the map has moved it. */
 struct holder {
@@ -96,7 +99,7 @@ static struct chm *sound_map(struct kunit *test, const struct chm_params *p,
 	u32 key = 1;
 
 	KUNIT_ASSERT_NOT_NULL(test, map);
-	KUNIT_ASSERT_EQ(test, chm_init(map, p, NULL), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(map, p, NULL, NULL), 0);
 	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, value, GFP_KERNEL), 0);
 	return map;
 }
@@ -116,7 +119,7 @@ static long point_use(const void *value)
 
 static void chm_sound_copy(struct kunit *test)
 {
-	const struct chm_params p = {
+	static const struct chm_params p = {
 		.key_size = sizeof(u32), .value_size = sizeof(struct point),
 	};
 	struct chm *map = sound_map(test, &p, &(struct point) { 7, 11 });
@@ -140,7 +143,7 @@ static int vec_make(struct vec *v, const u32 *items, gfp_t gfp)
 	return v->items ? 0 : -ENOMEM;
 }
 
-static void vec_drop(void *key, void *value)
+static void vec_drop(void *ctx, void *key, void *value)
 {
 	struct vec *v = value;
 
@@ -177,7 +180,7 @@ static void move_vec(struct kunit *test, const struct chm_params *p, int drops)
 /* Two headers are one vector: dropped once. */
 static void chm_sound_vec(struct kunit *test)
 {
-	const struct chm_params p = {
+	static const struct chm_params p = {
 		.key_size = sizeof(u32), .value_size = sizeof(struct vec),
 		.drop = vec_drop,
 	};
@@ -185,7 +188,7 @@ static void chm_sound_vec(struct kunit *test)
 	move_vec(test, &p, 1);
 }
 
-static int vec_clone(void *new_key, void *new_value, const void *key,
+static int vec_clone(void *ctx, void *new_key, void *new_value, const void *key,
 		     const void *value, gfp_t gfp)
 {
 	const struct vec *from = value;
@@ -196,7 +199,7 @@ static int vec_clone(void *new_key, void *new_value, const void *key,
 /* Clone: two vectors, each dropped once. */
 static void chm_sound_clone(struct kunit *test)
 {
-	const struct chm_params p = {
+	static const struct chm_params p = {
 		.key_size = sizeof(u32), .value_size = sizeof(struct vec),
 		.class = CHM_CLONE, .clone = vec_clone, .drop = vec_drop,
 	};
@@ -212,7 +215,7 @@ struct shared {
 
 static struct shared *shared_found;
 
-static void shared_drop(void *key, void *value)
+static void shared_drop(void *ctx, void *key, void *value)
 {
 	struct shared *s = *(struct shared **)value;
 
@@ -230,7 +233,7 @@ static long shared_use(const void *value)
 
 static void chm_sound_arc(struct kunit *test)
 {
-	const struct chm_params p = {
+	static const struct chm_params p = {
 		.key_size = sizeof(u32), .value_size = sizeof(struct shared *),
 		.drop = shared_drop,
 	};
@@ -481,7 +484,7 @@ static struct counting *count_new(struct kunit *test,
 
 	KUNIT_ASSERT_NOT_NULL(test, c);
 	c->find = p->class == CHM_CELL ? find_cell : find_frozen;
-	KUNIT_ASSERT_EQ(test, chm_init(&c->map, p, "chm_sound"), 0);
+	KUNIT_ASSERT_EQ(test, chm_init(&c->map, p, NULL, "chm_sound"), 0);
 	return c;
 }
 
@@ -498,14 +501,12 @@ static long count_lost(struct kunit *test, struct counting *c,
 	KUNIT_EXPECT_TRUE(test, count_start(c));
 	count_resize(test, c);
 	count_stop(c);
+	/* Until what was retired last has been looked at, and merged. */
+	KUNIT_EXPECT_TRUE(test, settle(&c->map));
+	chm_stats(&c->map, stats);
 	made = atomic_long_read(&c->made);
 	lost = made - count_sum(c);
 	KUNIT_EXPECT_EQ(test, atomic_read(&c->missed), 0);
-	/* Until what was retired last has been looked at. */
-	do {
-		schedule_timeout_idle(1);
-		chm_stats(&c->map, stats);
-	} while (stats->retired_bytes);
 	chm_destroy(&c->map);
 	kunit_info(test, "measured: %ld of %ld updates by %d threads are lost after %lu grows, %lu shrinks\n",
 		   lost, made, COUNT_UPDATERS, stats->grows, stats->shrinks);
@@ -517,7 +518,7 @@ static long count_lost(struct kunit *test, struct counting *c,
 
 static void chm_sound_frozen_counters_are_caught(struct kunit *test)
 {
-	const struct chm_params p = {
+	static const struct chm_params p = {
 		.key_size = COUNT_KEY, .value_size = sizeof(atomic_long_t),
 	};
 	struct counting *c = count_new(test, &p);
@@ -542,7 +543,7 @@ static void chm_sound_frozen_counters_are_caught(struct kunit *test)
 
 static void chm_sound_cell_counters_are_exact(struct kunit *test)
 {
-	const struct chm_params p = {
+	static const struct chm_params p = {
 		.key_size = COUNT_KEY, .value_size = sizeof(atomic_long_t),
 		.class = CHM_CELL,
 	};
@@ -553,7 +554,7 @@ static void chm_sound_cell_counters_are_exact(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, stats.changed, 0);
 }
 
-static void merge_nothing(void *new_value, const void *old_now,
+static void merge_nothing(void *ctx, void *new_value, const void *old_now,
 			  const void *snapshot)
 {
 }
@@ -561,7 +562,7 @@ static void merge_nothing(void *new_value, const void *old_now,
 /* It is the merging that makes them exact, and not luck. */
 static void chm_sound_unmerged_counters_are_lost(struct kunit *test)
 {
-	const struct chm_params p = {
+	static const struct chm_params p = {
 		.key_size = COUNT_KEY, .value_size = sizeof(atomic_long_t),
 		.class = CHM_CELL, .merge = merge_nothing,
 	};

@@ -10,7 +10,7 @@
 
 struct chm;
 
-/* A fresh table was published: growth, shrinking or rehash. */
+/* A migration has ended, its table was published: growth, shrinking or rehash. */
 TRACE_EVENT(chm_migrate,
 	TP_PROTO(const struct chm *map, u32 from, u32 to,
 		 unsigned long entries, u64 ns),
@@ -34,7 +34,7 @@ TRACE_EVENT(chm_migrate,
 		  __entry->entries, __entry->ns)
 );
 
-/* A writer is about to wait for a grace period, holding the map's mutex. */
+/* A writer is about to wait for a grace period; the map is not locked. */
 TRACE_EVENT(chm_wait,
 	TP_PROTO(const struct chm *map, unsigned long retired_bytes),
 	TP_ARGS(map, retired_bytes),

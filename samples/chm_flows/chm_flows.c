@@ -9,21 +9,21 @@
  *
  *	# cd /sys/kernel/debug/chm_flows
  *	# cat flows
- *	# echo 1 > expire	(else done every EXPIRE_SECONDS)
+ *	# echo 1 > expire	(else done every expire_seconds)
  *	# cat totals
  *
  * No packet goes uncounted:
  *
  *	total = live + expired + missed
  *
- * Worth a look: writers of chm sleep, so the packets of new flows are handed
- * over to a work item (hand_over()); what is expired is counted when nobody
+ * Worth a look: the first packet of a flow inserts it, where it arrives
+ * (flow_begin()); a timer removes idle flows, a few at a time, and keeps its place
+ * in a struct chm_iter (expire_some()); what is expired is counted when nobody
  * updates it any more (flow_drop()); nothing is decided on a cell but by
- * chm_cell_read() (flow_idle()); what a flood of flows may cost (MAX_FLOWS,
- * QUEUE_LENGTH); in which order all of it ends (flows_exit()).
+ * chm_cell_read() (flow_idle()); what a flood of flows may cost (MAX_FLOWS); in
+ * which order all of it ends (flows_exit()).
  */
 #include <linux/debugfs.h>
-#include <linux/kfifo.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/netfilter.h>
@@ -31,9 +31,8 @@
 #include <linux/rcupdate.h>
 #include <linux/seq_file.h>
 #include <linux/skbuff.h>
-#include <linux/spinlock.h>
+#include <linux/timer.h>
 #include <linux/wait_bit.h>
-#include <linux/workqueue.h>
 #include <net/ip.h>
 #include <net/ipv6.h>
 #include <net/net_namespace.h>
@@ -42,8 +41,11 @@
 #include "chm_compat.h"
 
 #define MAX_FLOWS	65536	/* 8 MB; some 25 MB while the map grows */
-#define QUEUE_LENGTH	4096	/* packets, a power of two */
-#define EXPIRE_SECONDS	60
+#define EXPIRE_BATCH	256	/* flows in one run of the timer */
+
+static unsigned long expire_seconds = 60;
+module_param(expire_seconds, ulong, 0644);
+MODULE_PARM_DESC(expire_seconds, "Time between two passes over all flows");
 
 /* === The map ============================================================= */
 
@@ -66,7 +68,7 @@ struct flow {
 enum flow_word { FLOW_PACKETS, FLOW_BYTES, FLOW_SEEN };
 
 static struct flow expired;
-static struct flow missed;		/* no room in the queue or the map */
+static struct flow missed;		/* no room for the flow */
 static atomic_long_t leaving;		/* removed, not in @expired yet */
 
 static void flow_add(struct flow *to, long packets, long bytes)
@@ -83,10 +85,10 @@ static void flow_add_all(struct flow *to, const struct flow *from)
 
 /*
  * chm calls this after a grace period, when no packet finds the flow any more:
- * these counts are final.  chm_take() returns the same, but waits for a grace
- * period for each flow; here many share one.
+ * these counts are final.  chm_take() returns the same, but has to wait for that
+ * grace period, and a timer can't.
  */
-static void flow_drop(void *key, void *value)
+static void flow_drop(void *ctx, void *key, void *value)
 {
 	flow_add_all(&expired, value);
 	/* Ordered: who sees 0 sees all of @expired. */
@@ -99,71 +101,6 @@ DEFINE_CHM_TYPE(flow_map, struct flow_key, struct flow, .class = CHM_CELL,
 
 static struct flow_map flows;
 static struct dentry *flows_dir;
-
-/* === New flows =========================================================== */
-
-struct arrival {
-	struct flow_key	key;
-	u32		bytes;
-};
-
-static DECLARE_KFIFO(arrivals, struct arrival, QUEUE_LENGTH);
-static DEFINE_SPINLOCK(arrivals_lock);
-
-/* The flow may be there by now: others of its packets were in the queue, too. */
-static void flow_begin(const struct arrival *a)
-{
-	if (flow_map_cell_upsert_add(&flows, &a->key, FLOW_PACKETS, 1,
-				     GFP_KERNEL) < 0) {
-		flow_add(&missed, 1, a->bytes);
-		return;
-	}
-	/* It is there, unless it was expired already: then it begins again. */
-	if (flow_map_cell_upsert_add(&flows, &a->key, FLOW_BYTES, a->bytes,
-				     GFP_KERNEL) < 0)
-		flow_add(&missed, 0, a->bytes);
-}
-
-static unsigned int count_arrivals(void)
-{
-	unsigned int n;
-
-	spin_lock_irq(&arrivals_lock);
-	n = kfifo_len(&arrivals);
-	spin_unlock_irq(&arrivals_lock);
-	return n;
-}
-
-/*
- * What comes while this runs has queued it once more: so flush_work() waits for
- * what is in the queue, and not for the end of a flood.
- */
-static void begin_flows(struct work_struct *unused)
-{
-	unsigned int n = count_arrivals();
-	struct arrival a;
-
-	while (n-- &&
-	       kfifo_out_spinlocked(&arrivals, &a, 1, &arrivals_lock)) {
-		flow_begin(&a);
-		cond_resched();
-	}
-}
-
-static DECLARE_WORK(begin_work, begin_flows);
-
-/*
- * The queue bridges the time for which the work item waits: to run, and for a
- * grace period when the map grows.  It does not fill up for a full map.
- */
-static void hand_over(const struct arrival *a)
-{
-	if (flow_map_count(&flows) < MAX_FLOWS &&
-	    kfifo_in_spinlocked(&arrivals, a, 1, &arrivals_lock))
-		queue_work(system_dfl_wq, &begin_work);
-	else
-		flow_add(&missed, 1, a->bytes);
-}
 
 /* === Packets ============================================================= */
 
@@ -218,19 +155,35 @@ static void parse_packet(const struct sk_buff *skb, u8 family,
 	}
 }
 
+/*
+ * Another CPU may have inserted the flow by now; then this adds to it.  A flow that
+ * expires between the two calls begins again with the second one.
+ */
+static void flow_begin(const struct flow_key *key, unsigned int bytes)
+{
+	if (flow_map_cell_upsert_add(&flows, key, FLOW_PACKETS, 1,
+				     GFP_ATOMIC) < 0) {
+		flow_add(&missed, 1, bytes);
+		return;
+	}
+	if (flow_map_cell_upsert_add(&flows, key, FLOW_BYTES, bytes,
+				     GFP_ATOMIC) < 0)
+		flow_add(&missed, 0, bytes);
+}
+
 /* Netfilter holds rcu_read_lock() around its hooks; else we would have to. */
 static unsigned int flows_hook(void *priv, struct sk_buff *skb,
 			       const struct nf_hook_state *state)
 {
-	struct arrival a = { .bytes = skb->len };
+	struct flow_key key;
 	struct flow *flow;
 
-	parse_packet(skb, state->pf, &a.key);
-	flow = flow_map_cell_lookup(&flows, &a.key);
+	parse_packet(skb, state->pf, &key);
+	flow = flow_map_cell_lookup(&flows, &key);
 	if (flow)
-		flow_add(flow, 1, a.bytes);
+		flow_add(flow, 1, skb->len);
 	else
-		hand_over(&a);
+		flow_begin(&key, skb->len);
 	return NF_ACCEPT;
 }
 
@@ -243,8 +196,13 @@ static const struct nf_hook_ops flows_hook_ops = {
 
 /* === Idle flows ========================================================== */
 
-/* Only its holder removes flows and writes @seen. */
-static DEFINE_MUTEX(expire_lock);
+static void expire_in_time(struct timer_list *unused);
+
+/* Removes flows and writes their @seen; nobody else does while it is pending. */
+static DEFINE_TIMER(expire_timer, expire_in_time);
+static DEFINE_MUTEX(expire_lock);	/* whose holder stops the timer */
+static struct chm_iter expire_walk;	/* where the timer is */
+static unsigned long expire_at;		/* when it goes on, in jiffies */
 
 /* Has it had no packet since this was asked last? */
 static bool flow_idle(const struct flow_key *key)
@@ -259,42 +217,68 @@ static bool flow_idle(const struct flow_key *key)
 	return !news;
 }
 
-static void expire_idle(void)
+/* Go on with @it, by some flows; false: that was the last one. */
+static bool expire_some(struct chm_iter *it)
 {
-	unsigned long removed = 0;
 	struct flow_key key;
-	struct chm_iter it;
+	unsigned int n;
 
-	mutex_lock(&expire_lock);
-	flow_map_iter_init(&it, &flows);
-	while (flow_map_iter_next(&it, &key, NULL)) {
+	for (n = 0; n < EXPIRE_BATCH; n++) {
+		if (!flow_map_iter_next(it, &key, NULL))
+			return false;
 		if (flow_idle(&key)) {
 			/* A packet that comes now is counted by flow_drop(). */
 			atomic_long_inc(&leaving);
 			flow_map_remove(&flows, &key);
-			removed++;
 		}
-		cond_resched();
 	}
-	flow_map_iter_exit(&it);
-	/* A map never shrinks by itself.  If there is no memory: next time. */
-	if (removed > flow_map_count(&flows))
-		flow_map_shrink(&flows, GFP_KERNEL);
+	return true;
+}
+
+/* The next pass begins from the first flow, in a while. */
+static void expire_plan(void)
+{
+	flow_map_iter_init(&expire_walk, &flows);
+	expire_at = jiffies + max(expire_seconds * HZ, 1UL);
+}
+
+/* A struct chm_iter holds nothing, so the flows may change between two runs. */
+static void expire_in_time(struct timer_list *unused)
+{
+	if (expire_some(&expire_walk))
+		expire_at = jiffies + 1;
+	else
+		expire_plan();
+	mod_timer(&expire_timer, expire_at);
+}
+
+static int expire_pause(void)
+{
+	int err = mutex_lock_killable(&expire_lock);
+
+	if (!err)
+		timer_delete_sync(&expire_timer);
+	return err;
+}
+
+static void expire_resume(void)
+{
+	mod_timer(&expire_timer, expire_at);
 	mutex_unlock(&expire_lock);
 }
 
-static void expire_flows(struct work_struct *work)
-{
-	expire_idle();
-	queue_delayed_work(system_dfl_wq, to_delayed_work(work),
-			   EXPIRE_SECONDS * HZ);
-}
-
-static DECLARE_DELAYED_WORK(expire_work, expire_flows);
-
 static int expire_set(void *data, u64 unused)
 {
-	expire_idle();
+	struct chm_iter it;
+	int err = expire_pause();
+
+	if (err)
+		return err;
+	flow_map_iter_init(&it, &flows);
+	while (expire_some(&it))
+		cond_resched();
+	expire_plan();
+	expire_resume();
 	return 0;
 }
 DEFINE_DEBUGFS_ATTRIBUTE(expire_fops, NULL, expire_set, "%llu\n");
@@ -339,7 +323,6 @@ static void walk_flows(struct seq_file *m, struct flow *live)
 		if (m)
 			show_flow(m, &key, &flow);
 	}
-	flow_map_iter_exit(&it);
 }
 
 static int flows_show(struct seq_file *m, void *unused)
@@ -365,9 +348,8 @@ static int totals_show(struct seq_file *m, void *unused)
 	struct flow live = { }, total = { }, nothing = { };
 	int err;
 
-	flush_work(&begin_work);
 	/* Until all flows are either live or expired, and stay that. */
-	err = mutex_lock_killable(&expire_lock);
+	err = expire_pause();
 	if (err)
 		return err;
 	err = wait_var_event_killable(&leaving,
@@ -379,7 +361,7 @@ static int totals_show(struct seq_file *m, void *unused)
 		show_total(m, "missed", &missed, &total);
 		show_total(m, "total", &total, &nothing);
 	}
-	mutex_unlock(&expire_lock);
+	expire_resume();
 	return err;
 }
 DEFINE_SHOW_ATTRIBUTE(totals);
@@ -390,9 +372,8 @@ static int __init flows_init(void)
 {
 	int err;
 
-	INIT_KFIFO(arrivals);
 	/* With a name, the map shows up in /sys/kernel/debug/chm/. */
-	err = flow_map_init(&flows, KBUILD_MODNAME);
+	err = flow_map_init(&flows, NULL, KBUILD_MODNAME);
 	if (err)
 		return err;
 	/* For a sample, the initial network namespace will do. */
@@ -401,8 +382,8 @@ static int __init flows_init(void)
 		flow_map_destroy(&flows);
 		return err;
 	}
-	queue_delayed_work(system_dfl_wq, &expire_work,
-			   EXPIRE_SECONDS * HZ);
+	expire_plan();
+	mod_timer(&expire_timer, expire_at);
 	flows_dir = debugfs_create_dir(KBUILD_MODNAME, NULL);
 	debugfs_create_file("flows", 0400, flows_dir, NULL, &flows_fops);
 	debugfs_create_file("totals", 0400, flows_dir, NULL, &totals_fops);
@@ -410,14 +391,13 @@ static int __init flows_init(void)
 	return 0;
 }
 
-/* Each step ends what the one before has left: users, packets, work, the map. */
+/* Each step ends what the one before has left: users, packets, the timer, the map. */
 static void __exit flows_exit(void)
 {
 	debugfs_remove(flows_dir);
 	nf_unregister_net_hook(&init_net, &flows_hook_ops);
 	synchronize_rcu();	/* for packets that are in the hook already */
-	cancel_work_sync(&begin_work);
-	cancel_delayed_work_sync(&expire_work);
+	timer_delete_sync(&expire_timer);
 	flow_map_destroy(&flows);
 }
 

@@ -2,7 +2,7 @@
 /*
  * chm_policy - sample user of chm: one lookup for every packet that arrives
  *
- * A person writes rules into debugfs, in process context, where chm may sleep:
+ * A person writes rules into debugfs, in process context:
  *
  *	# cd /sys/kernel/debug/chm_policy
  *	# echo 'add tcp 8080 drop' > control
@@ -77,7 +77,7 @@ struct policy {
  * chm calls this once for each pair that was inserted, however it left, and
  * after a grace period: no packet uses the counters any more, kfree() will do.
  */
-static void policy_drop(void *key, void *value)
+static void policy_drop(void *ctx, void *key, void *value)
 {
 	struct policy *policy = value;
 
@@ -305,7 +305,6 @@ static int rules_show(struct seq_file *m, void *unused)
 		rcu_read_lock();
 	}
 	rcu_read_unlock();
-	policy_map_iter_exit(&it);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(rules);
@@ -317,7 +316,7 @@ static int __init policy_init(void)
 	int err;
 
 	/* With a name, the map shows up in /sys/kernel/debug/chm/. */
-	err = policy_map_init(&policies, KBUILD_MODNAME);
+	err = policy_map_init(&policies, NULL, KBUILD_MODNAME);
 	if (err)
 		return err;
 	/* For a sample, the initial network namespace will do. */
