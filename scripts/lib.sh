@@ -205,6 +205,26 @@ build_modules() {
 	done
 }
 
+# build_older KDIR OUT [MAKE-ARGS]: a module that insmod has to refuse, chm_peers_older.ko,
+# in OUT, where build_modules was before: chm_peers as built with an older chm, which had
+# another CHM_ABI in its header and in its Module.symvers
+build_older() {
+	local kdir=$1 out=$2 older=$2/older abi
+
+	shift 2
+	abi=$(sed -nE 's/^#define CHM_ABI\s+//p' "$out/chm.h")
+	mkdir -p "$older/samples/chm_peers"
+	cp "$out"/{chm,chm_chunk,chm_compat}.h "$out/Kbuild.compat" \
+		"$out/Module.symvers" "$older/"
+	cp "$out"/samples/chm_peers/{Kbuild,chm_peers.c} "$older/samples/chm_peers/"
+	sed -i -E "s/^(#define CHM_ABI\s+).*/\1$((abi - 1))/" "$older/chm.h"
+	sed -i "s/\bchm_abi_$abi\b/chm_abi_$((abi - 1))/" "$older"/{chm.h,Module.symvers}
+	kbuild -C "$kdir" M="$older/samples/chm_peers" \
+		KBUILD_EXTRA_SYMBOLS="$older/Module.symvers" "$@" || return
+	mv "$older/samples/chm_peers/chm_peers.ko" "$out/chm_peers_older.ko"
+	rm -r "$older"
+}
+
 # build_unit KIND KDIR SRC OUT: where time matters less, chm looks for pairs that
 # readers write to, as well.
 build_unit() {
@@ -216,7 +236,7 @@ build_unit() {
 	uml)   options=(ARCH=um) ;;
 	uml-*) options+=(ARCH=um) ;;
 	esac
-	build_modules "$@" "${options[@]}"
+	build_modules "$@" "${options[@]}" && build_older "$1" "$3" "${options[@]}"
 }
 
 # run_unit KIND KDIR OUT LOG [GLOB]: boot the modules of OUT for scripts/guest/unit.sh;
@@ -228,17 +248,17 @@ build_unit() {
 run_unit() {
 	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} judge=()
 	local scale=100 races=100 volume=0 guest=qemu
-	local checks=257	# all of them
+	local checks=268	# all of them
 	local only=() cases=''
 
 	files=("$out"/chm*.ko "$out"/samples/*/*.ko
-	       "$root"/scripts/guest/{debugfs,flows,traffic}.sh)
+	       "$root"/scripts/guest/{debugfs,flows,peers,traffic}.sh)
 	# A table past kvmalloc()'s limit takes a guest of more than 4 GiB.
 	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
 	case $kind in
 	plain)     scale=10 races=50 ;;
-	debug)     mem=1G scale=10 races=10 checks=265 judge=(--debug) ;;
-	kcsan)     mem=1G scale=10 races=10 checks=266 ;;
+	debug)     mem=1G scale=10 races=10 checks=276 judge=(--debug) ;;
+	kcsan)     mem=1G scale=10 races=10 checks=277 ;;
 	uml)       mem=3G guest=uml volume=1000 ;;
 	uml-kasan) mem=3G guest=uml scale=20 races=20 volume=20 ;;
 	esac

@@ -6,9 +6,10 @@
 
 . ./check.sh
 . /flows.sh
+. /peers.sh
 
 rc=0
-modules='chm_test chm_test_wear chm_test_race chm_test_cell chm_test_sound'
+modules='chm_test chm_test_wear chm_test_writers chm_test_race chm_test_cell chm_test_sound'
 
 load_unload() {
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -35,6 +36,7 @@ if [ -z "${suites-}" ]; then
 		check chm_policy sample chm_policy
 		test_flows 100
 	fi
+	test_peers 300 1000
 fi
 for module in $modules; do
 	# The last one has a race that must be seen: look eight times as often.

@@ -1,0 +1,4593 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of chm: writers in every context, while a table is being filled
+ *
+ * What the other files do between migrations, this one does in the middle of one:
+ * from threads, softirqs and hard interrupts at once, with memory that does not
+ * come, with walks that stand still.  Two variables of the core help: chm_step_chunks
+ * says how much of a migration a write does, chm_restless begins the next one when
+ * it has ended.
+ *
+ * Workers and callbacks run outside the thread of the test, where an expectation
+ * must not fail: they remember what is wrong, and the test expects afterwards.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <kunit/resource.h>
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/atomic.h>
+#include <linux/bits.h>
+#include <linux/completion.h>
+#include <linux/cpumask.h>
+#include <linux/ctype.h>
+#include <linux/delay.h>
+#include <linux/err.h>
+#include <linux/hrtimer.h>
+#include <linux/irq_work.h>
+#include <linux/jhash.h>
+#include <linux/jiffies.h>
+#include <linux/kthread.h>
+#include <linux/log2.h>
+#include <linux/math64.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/panic.h>
+#include <linux/random.h>
+#include <linux/rcupdate.h>
+#include <linux/rhashtable.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/string.h>
+#include <linux/timekeeping.h>
+#include <trace/events/printk.h>
+
+#include "chm.h"
+#include "chm_test.h"
+
+static unsigned int scale = 100;
+module_param(scale, uint, 0444);
+MODULE_PARM_DESC(scale, "Size of the long tests in percent");
+
+static unsigned int volume;
+module_param(volume, uint, 0444);
+MODULE_PARM_DESC(volume, "Millions of writes that each race shall make (0: what its time allows)");
+
+static unsigned long seed;
+module_param(seed, ulong, 0444);
+MODULE_PARM_DESC(seed, "Of the random tests; 0: another one each time");
+
+/* How much slower everything is on a kernel with KASAN and lockdep. */
+#define SLOW	(IS_ENABLED(CONFIG_KASAN) || IS_ENABLED(CONFIG_KCSAN) ? 8U : 1U)
+
+/* === Helpers ============================================================= */
+
+/* @n at the usual scale, but at least @least. */
+static unsigned long scaled(unsigned long n, unsigned long least)
+{
+	return max(n * scale / 100, least);
+}
+
+/*
+ * Let others run.  User Mode Linux does not preempt kernel threads when an
+ * interrupt returns, and cond_resched() does nothing where CONFIG_PREEMPT is set.
+ */
+static void give_way(void)
+{
+	cond_resched();
+	if (need_resched())
+		schedule();
+}
+
+/* Not local_clock(): in User Mode Linux it stands still while an interrupt lasts. */
+static u64 now_ns(void)
+{
+	return ktime_get_mono_fast_ns();
+}
+
+static u32 rnd(u64 *rng, u32 below)
+{
+	*rng ^= *rng << 13;
+	*rng ^= *rng >> 7;
+	*rng ^= *rng << 17;
+	return ((*rng >> 32) * below) >> 32;
+}
+
+static u64 rnd_seed(u32 nr)
+{
+	return ((u64)seed + nr + 1) * 0x9e3779b97f4a7c15ULL | 1;
+}
+
+static unsigned int nth_cpu(unsigned int nr)
+{
+	return cpumask_nth(nr % num_online_cpus(), cpu_online_mask);
+}
+
+/* A thread bound to a CPU, which is woken up later. */
+static struct task_struct *bound_thread(int (*run)(void *arg), void *arg,
+					unsigned int cpu)
+{
+	struct task_struct *task = kthread_create(run, arg, "chm_writer/%u", cpu);
+
+	if (!IS_ERR(task))
+		kthread_bind(task, nth_cpu(cpu));
+	return task;
+}
+
+static int await_stop(void)
+{
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+	return 0;
+}
+
+/* --- Migrations that never pause --- */
+
+static void calm_action(void *unused)
+{
+	WRITE_ONCE(chm_restless, false);
+	WRITE_ONCE(chm_step_chunks, 0);
+}
+
+/* Until calm_down() or the end of the case: @step chunks per write. */
+static void be_restless(struct kunit *test, unsigned int step, bool restless)
+{
+	WRITE_ONCE(chm_step_chunks, step);
+	WRITE_ONCE(chm_restless, restless);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, calm_action, NULL), 0);
+}
+
+static void calm_down(struct kunit *test)
+{
+	kunit_release_action(test, calm_action, NULL);
+}
+
+/* --- A worker that is busy elsewhere --- */
+
+/*
+ * The module has one worker.  While it is held in the drop() of another map, no map
+ * gets memory, help or a free slot from it: a migration goes no further than
+ * writers take it.
+ */
+struct plug {
+	struct chm		map;
+	struct completion	inside;
+	struct completion	leave;
+};
+
+static void plug_drop(void *ctx, void *key, void *value)
+{
+	struct plug *plug = ctx;
+
+	complete(&plug->inside);
+	wait_for_completion_timeout(&plug->leave, 120 * HZ);
+}
+
+static void unplug_action(void *arg)
+{
+	struct plug *plug = arg;
+
+	complete_all(&plug->leave);
+	chm_destroy(&plug->map);
+}
+
+static const struct chm_params plug_params = {
+	.key_size = sizeof(u64), .drop = plug_drop,
+};
+
+static struct plug *plug_worker(struct kunit *test)
+{
+	struct plug *plug = test_alloc(test, sizeof(*plug));
+	u64 key = 0;
+
+	init_completion(&plug->inside);
+	init_completion(&plug->leave);
+	KUNIT_ASSERT_EQ(test, chm_init(&plug->map, &plug_params, plug, NULL), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unplug_action, plug), 0);
+	KUNIT_ASSERT_EQ(test, chm_insert(&plug->map, &key, NULL, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, chm_remove(&plug->map, &key), 0);
+	KUNIT_ASSERT_NE(test, wait_for_completion_timeout(&plug->inside, 60 * HZ), 0);
+	return plug;
+}
+
+static void unplug_worker(struct kunit *test, struct plug *plug)
+{
+	kunit_release_action(test, unplug_action, plug);
+}
+
+/* --- Hashes --- */
+
+/* Three homes: the last chunk of any table, its first one, one in the middle. */
+static u64 hash_wrapping(const void *key, u64 hash_seed)
+{
+	static const u32 homes[] = { U32_MAX, 0, 0x80000000 };
+	u64 k = *(const u64 *)key;
+
+	return unmix((u64)homes[k % 3] << 32 | (k * 0x9e3779b1U >> 16 & 0xffff),
+		     hash_seed);
+}
+
+/* Under the first seed, and one in four of the others, there are two homes only. */
+static u64 flooded_seed;
+
+static u64 hash_flooded(const void *key, u64 hash_seed)
+{
+	u64 k = *(const u64 *)key;
+
+	if (!READ_ONCE(flooded_seed))
+		cmpxchg64(&flooded_seed, 0, hash_seed);
+	if (hash_seed != READ_ONCE(flooded_seed) && hash_seed % 4)
+		return chm_fold(chm_fold(k ^ hash_seed));
+	return unmix((k & 1) << 63 | (k & 0xff), hash_seed);
+}
+
+/* === Every context at once =============================================== */
+
+/*
+ * Agents in all contexts write to one map.  Each value that they hand to chm is a
+ * version of their own, of which the test knows to which key it belongs and how
+ * many copies chm still has to drop: one when it is stored, one more for each
+ * clone, one less for each drop() and for each pair that comes back.
+ *
+ * Agents write to shared keys, where for each key insertions and removals must add
+ * up, and to some of their own, of which they know after each call what a lookup
+ * has to find.
+ *
+ * A version is used again when the map has no copy of it, no sooner than a grace
+ * period after that: so a reader that finds one which is out of use has found a
+ * pair too late, or drop() came too early.
+ */
+#define AGENTS		8U
+#define VERSIONS	4096U	/* of each agent */
+#define OWNED		16U	/* keys of each agent */
+
+enum agent_context {
+	IN_THREAD,		/* may block */
+	IN_READER,		/* a thread within rcu_read_lock() */
+	IN_LOCK,		/* a thread with a spinlock, interrupts off */
+	IN_SOFTIRQ,
+	IN_HARDIRQ,
+	IN_IRQ_WORK,
+	IN_SHAKER,		/* a thread that changes the whole map */
+};
+
+static const char * const where_names[] = {
+	"a thread", "a reader", "a lock", "a softirq", "a hardirq", "irq_work",
+	"the shaker",
+};
+
+struct version {
+	atomic_t		copies;
+	u32			generation;
+	u64			key;
+	bool			handed_out;
+	unsigned long		cookie;		/* when it was */
+};
+
+/* What a value is; of CHM_WORD maps only the first word. */
+struct stamp {
+	u64			version;
+	u64			key;
+	u64			check;
+};
+
+struct scene_spec {
+	const char		*name;
+	enum chm_class		class;
+	u64			(*hash)(const void *key, u64 hash_seed);
+	u32			shared;		/* keys */
+	bool			clear;		/* then no key is an agent's own */
+	bool			restless;
+	bool			floods;
+};
+
+/* Of a shared key, in this order: what was added to two cells, and what is gone. */
+struct account {
+	atomic_t		balance;	/* insertions less removals */
+	atomic64_t		added[2];
+	atomic64_t		gone[2];
+};
+
+struct agent {
+	struct scene		*s;
+	u32			nr;
+	enum agent_context		where;
+	struct task_struct	*task;
+	struct hrtimer		timer;
+	struct irq_work		work;
+	spinlock_t		lock;		/* a foreign one, held meanwhile */
+	u64			rng;
+	u32			next_version;
+	unsigned long		writes;
+	unsigned long		lookups;
+	unsigned long		hits;
+	unsigned long		starved;	/* of versions */
+	unsigned long		refused;	/* -ENOMEM */
+	u64			longest;	/* ns of a reserve or shrink */
+	u64			own[OWNED];	/* versions; 0: absent */
+};
+
+struct scene {
+	struct chm		map;
+	struct chm_params	params;
+	const struct scene_spec	*spec;
+	struct agent		agents[AGENTS];
+	struct version		*versions;
+	struct account		*accounts;
+	struct chm_stats	stats;
+	bool			filling;
+	bool			stop;
+	atomic_t		clones;
+	atomic_t		wrong;
+	bool			described;	/* all below is valid */
+	const char		*what;
+	u64			key;
+	s64			got;
+	s64			want;
+	enum agent_context		where;
+};
+
+static bool scene_over(struct scene *s)
+{
+	return READ_ONCE(s->stop) || atomic_read(&s->wrong);
+}
+
+static void scene_wrong(struct scene *s, enum agent_context where, const char *what,
+			u64 key, s64 got, s64 want)
+{
+	if (atomic_xchg(&s->wrong, 1))
+		return;
+	s->what = what;
+	s->key = key;
+	s->got = got;
+	s->want = want;
+	s->where = where;
+	/* Pairs with scene_describe(). */
+	smp_store_release(&s->described, true);
+}
+
+/* --- Versions --- */
+
+static u64 version_nr(const struct scene *s, const struct version *v)
+{
+	return (u64)v->generation << 32 | (u32)(v - s->versions + 1);
+}
+
+/* NULL: no such version is in use. */
+static struct version *version_of(const struct scene *s, u64 nr)
+{
+	u32 i = (u32)nr - 1;
+	struct version *v = &s->versions[i];
+
+	if (i >= AGENTS * VERSIONS || v->generation != nr >> 32)
+		return NULL;
+	return v;
+}
+
+static bool version_is_free(const struct version *v)
+{
+	/* Acquire: pairs with version_put(). */
+	return !atomic_read_acquire(&v->copies) &&
+	       (!v->handed_out || poll_state_synchronize_rcu(v->cookie));
+}
+
+/* A version for @key, with one copy to account for; 0: none is free. */
+static u64 version_get(struct agent *a, u64 key)
+{
+	struct version *v;
+	u32 i;
+
+	for (i = 0; i < 64; i++) {
+		v = &a->s->versions[a->nr * VERSIONS + a->next_version++ % VERSIONS];
+		if (version_is_free(v))
+			break;
+	}
+	if (i == 64) {
+		a->starved++;
+		return 0;
+	}
+	v->handed_out = false;
+	v->generation++;
+	v->key = key;
+	atomic_set(&v->copies, 1);
+	return version_nr(a->s, v);
+}
+
+/* There is a copy less. */
+static void version_put(struct scene *s, enum agent_context where, const char *what,
+			u64 nr, u64 key)
+{
+	struct version *v = version_of(s, nr);
+
+	if (!v)
+		scene_wrong(s, where, what, key, nr, 0);
+	else if (v->key != key)
+		scene_wrong(s, where, what, key, v->key, key);
+	else if (atomic_dec_return_release(&v->copies) < 0)
+		scene_wrong(s, where, "more drops than copies", key, nr, 0);
+}
+
+/* The map gave a pair back: readers may look at it until a grace period is over. */
+static void version_handed_out(struct agent *a, const struct stamp *value, u64 key)
+{
+	struct version *v = version_of(a->s, value->version);
+
+	if (v) {
+		v->cookie = get_state_synchronize_rcu();
+		v->handed_out = true;
+	}
+	version_put(a->s, a->where, "handed out", value->version, key);
+}
+
+static void scene_drop(void *ctx, void *key, void *value)
+{
+	version_put(ctx, IN_SHAKER, "dropped", *(u64 *)value, *(u64 *)key);
+}
+
+static int scene_clone(void *ctx, void *new_key, void *new_value, const void *key,
+		       const void *value, gfp_t gfp)
+{
+	struct scene *s = ctx;
+	struct version *v = version_of(s, *(const u64 *)value);
+
+	if (gfpflags_allow_blocking(gfp))
+		scene_wrong(s, IN_SHAKER, "clone() may block", *(const u64 *)key, 0, 0);
+	if (atomic_inc_return(&s->clones) % 5000 == 0)
+		return -ENOSPC;
+	if (!v || v->key != *(const u64 *)key)
+		scene_wrong(s, IN_SHAKER, "cloned", *(const u64 *)key,
+			    *(const u64 *)value, 0);
+	else
+		atomic_inc(&v->copies);
+	return 0;
+}
+
+static u64 stamp_check(u64 version, u64 key)
+{
+	return (version ^ rol64(key, 40)) * 0x9e3779b97f4a7c15ULL;
+}
+
+static void stamp_fill(struct stamp *value, u64 version, u64 key)
+{
+	value->version = version;
+	value->key = key;
+	value->check = stamp_check(version, key);
+}
+
+/* Within rcu_read_lock(): a value that was found for @key.  Return: its version. */
+static u64 stamp_judge(struct agent *a, const struct stamp *value, u64 key)
+{
+	u64 nr = READ_ONCE(value->version);
+	const struct version *v = version_of(a->s, nr);
+
+	if (!v)
+		scene_wrong(a->s, a->where, "G3: a version out of use", key, nr, 0);
+	else if (v->key != key)
+		scene_wrong(a->s, a->where, "G3: another key's", key, v->key, key);
+	else if (a->s->spec->class != CHM_WORD &&
+		 (READ_ONCE(value->key) != key ||
+		  READ_ONCE(value->check) != stamp_check(nr, key)))
+		scene_wrong(a->s, a->where, "G3: mixed bytes", key, nr, 0);
+	return nr;
+}
+
+/* Return: the version found; 0: none. */
+static u64 agent_look(struct agent *a, u64 key)
+{
+	const struct stamp *value;
+	u64 nr = 0;
+
+	a->lookups++;
+	rcu_read_lock();
+	value = chm_lookup(&a->s->map, &key);
+	if (value) {
+		nr = stamp_judge(a, value, key);
+		if (!rnd(&a->rng, 16) && a->s->spec->class != CHM_WORD &&
+		    stamp_judge(a, value, key) != nr)
+			scene_wrong(a->s, a->where, "G3: changed", key, 0, nr);
+		a->hits++;
+	}
+	rcu_read_unlock();
+	return nr;
+}
+
+/* --- Calls --- */
+
+static gfp_t agent_gfp(struct agent *a)
+{
+	bool block = a->where == IN_THREAD && rnd(&a->rng, 2);
+
+	return (block ? GFP_KERNEL : GFP_ATOMIC) | __GFP_NOWARN;
+}
+
+/*
+ * Each returns 1 if it inserted, 0 if the key was there, -ENOENT if it was not and
+ * nothing was done, or another errno.
+ */
+static int do_insert(struct agent *a, u64 key, struct stamp *value)
+{
+	int ret = chm_insert(&a->s->map, &key, value, agent_gfp(a));
+
+	if (ret == -EEXIST)
+		return 0;
+	return ret ?: 1;
+}
+
+static int do_upsert(struct agent *a, u64 key, struct stamp *value)
+{
+	return chm_upsert(&a->s->map, &key, value, agent_gfp(a));
+}
+
+static int do_replace(struct agent *a, u64 key, struct stamp *value)
+{
+	return chm_replace(&a->s->map, &key, value, agent_gfp(a));
+}
+
+static int do_swap(struct agent *a, u64 key, struct stamp *value)
+{
+	struct stamp old;
+	u64 old_key = ~key;
+	int ret = chm_swap(&a->s->map, &key, value, &old_key, &old, agent_gfp(a));
+
+	if (ret)
+		return ret;
+	if (old_key != key)
+		scene_wrong(a->s, a->where, "swap: old key", key, old_key, key);
+	version_handed_out(a, &old, key);
+	return 0;
+}
+
+static int do_get_or_insert(struct agent *a, u64 key, struct stamp *value)
+{
+	int ret;
+
+	rcu_read_lock();
+	ret = chm_get_or_insert(&a->s->map, &key, value, GFP_ATOMIC | __GFP_NOWARN);
+	if (!ret)
+		stamp_judge(a, value, key);
+	rcu_read_unlock();
+	return ret;
+}
+
+/* Only where nobody overwrites the value in place: else it is anybody's. */
+static int do_lookup_or_insert(struct agent *a, u64 key, struct stamp *value)
+{
+	const struct stamp *found;
+	int ret;
+
+	rcu_read_lock();
+	found = chm_lookup_or_insert(&a->s->map, &key, value,
+				     GFP_ATOMIC | __GFP_NOWARN);
+	ret = PTR_ERR_OR_ZERO(found);
+	if (!ret)
+		ret = stamp_judge(a, found, key) == value->version;
+	rcu_read_unlock();
+	return ret;
+}
+
+/* What is there now, to be expected by the next call. */
+static bool agent_expect(struct agent *a, u64 key, struct stamp *expected)
+{
+	memset(expected, 0, sizeof(*expected));
+	return chm_get(&a->s->map, &key, expected);
+}
+
+static int do_replace_if(struct agent *a, u64 key, struct stamp *value)
+{
+	struct stamp old;
+	int ret = -ENOENT;
+
+	/* All in a section, lest the version is used again meanwhile. */
+	rcu_read_lock();
+	if (agent_expect(a, key, &old))
+		ret = chm_replace_if(&a->s->map, &key, &old, value,
+				     GFP_ATOMIC | __GFP_NOWARN);
+	/* Overwritten in place, it is not dropped. */
+	if (!ret && a->s->spec->class == CHM_WORD)
+		version_handed_out(a, &old, key);
+	rcu_read_unlock();
+	return ret;
+}
+
+static int do_remove_if(struct agent *a, u64 key, struct stamp *value)
+{
+	struct stamp old;
+	int ret = -ENOENT;
+
+	rcu_read_lock();
+	if (agent_expect(a, key, &old))
+		ret = chm_remove_if(&a->s->map, &key, &old);
+	rcu_read_unlock();
+	return ret;
+}
+
+static int do_remove(struct agent *a, u64 key, struct stamp *value)
+{
+	return chm_remove(&a->s->map, &key);
+}
+
+static int do_take(struct agent *a, u64 key, struct stamp *value)
+{
+	struct stamp old;
+	u64 old_key = ~key;
+	int ret = chm_take(&a->s->map, &key, &old_key, &old);
+
+	if (ret)
+		return ret;
+	if (old_key != key)
+		scene_wrong(a->s, a->where, "take: old key", key, old_key, key);
+	version_handed_out(a, &old, key);
+	return 0;
+}
+
+static const struct call {
+	const char	*name;
+	int		(*run)(struct agent *a, u64 key, struct stamp *value);
+	bool		inserts;	/* if the key is absent */
+	bool		stores;		/* if it is present */
+	bool		removes;
+	bool		not_words;
+} calls[] = {
+	{ "insert", do_insert, .inserts = true },
+	{ "swap", do_swap, .inserts = true, .stores = true },
+	{ "get_or_insert", do_get_or_insert, .inserts = true },
+	{ "upsert", do_upsert, .inserts = true, .stores = true, .not_words = true },
+	{ "lookup_or_insert", do_lookup_or_insert, .inserts = true, .not_words = true },
+	{ "replace", do_replace, .stores = true, .not_words = true },
+	{ "replace_if", do_replace_if, .stores = true },
+	{ "remove_if", do_remove_if, .removes = true },
+	{ "remove", do_remove, .removes = true },
+	{ "take", do_take, .removes = true },
+};
+
+#define CALLS_THAT_REMOVE	3U	/* the last so many */
+
+static const struct call *agent_choose(struct agent *a)
+{
+	const struct call *c;
+
+	do {
+		bool remove = rnd(&a->rng, 8) < (READ_ONCE(a->s->filling) ? 2 : 5);
+
+		if (remove)
+			c = &calls[ARRAY_SIZE(calls) - 1 - rnd(&a->rng, CALLS_THAT_REMOVE)];
+		else
+			c = &calls[rnd(&a->rng, ARRAY_SIZE(calls) - CALLS_THAT_REMOVE)];
+	} while (c->not_words && a->s->spec->class == CHM_WORD);
+	return c;
+}
+
+/* Make the call, and account for the version that it was given. */
+static int agent_call(struct agent *a, const struct call *c, u64 key, u64 *nr)
+{
+	struct stamp value;
+	int ret;
+
+	*nr = c->removes ? 0 : version_get(a, key);
+	if (!c->removes && !*nr)
+		return -EAGAIN;
+	stamp_fill(&value, *nr, key);
+	ret = c->run(a, key, &value);
+	a->writes++;
+	if (*nr && !(ret == 1 || (!ret && c->stores)))
+		version_put(a->s, a->where, "not stored", *nr, key);
+	if (ret == -ENOMEM)
+		a->refused++;
+	return ret;
+}
+
+/* Anybody may write to the key: only the sum is known. */
+static void agent_write_shared(struct agent *a)
+{
+	u32 key = rnd(&a->rng, a->s->spec->shared);
+	const struct call *c = agent_choose(a);
+	atomic_t *balance = &a->s->accounts[key].balance;
+	u64 nr;
+	int ret = agent_call(a, c, key, &nr);
+
+	if (ret == 1 && c->inserts)
+		atomic_inc(balance);
+	else if (!ret && c->removes)
+		atomic_dec(balance);
+	else if (ret && ret != -EAGAIN && ret != -ENOENT && ret != -ESTALE &&
+		 ret != -ENOMEM)
+		scene_wrong(a->s, a->where, c->name, key, ret, 0);
+}
+
+/* Nobody else writes to the key: all is known. */
+static void agent_write_own(struct agent *a)
+{
+	u32 i = rnd(&a->rng, OWNED);
+	u64 key = a->s->spec->shared + a->nr * OWNED + i;
+	const struct call *c = agent_choose(a);
+	int want = !a->own[i] ? c->inserts ? 1 : -ENOENT : 0;
+	u64 nr, found;
+	int ret = agent_call(a, c, key, &nr);
+
+	if (ret == -EAGAIN || (ret == -ENOMEM && !c->removes))
+		return;
+	if (ret != want) {
+		scene_wrong(a->s, a->where, c->name, key, ret, want);
+		return;
+	}
+	if (ret == 1 || (!ret && c->stores))
+		a->own[i] = nr;
+	else if (!ret && c->removes)
+		a->own[i] = 0;
+	found = agent_look(a, key);
+	if (found != a->own[i])
+		scene_wrong(a->s, a->where, c->name, key, found, a->own[i]);
+}
+
+/* Four keys in one call, of which the first so many are inserted. */
+static void agent_insert_many(struct agent *a)
+{
+	struct stamp values[4];
+	u64 words[4], keys[4];
+	unsigned long n, i;
+	int err = 1;
+	bool all;
+
+	for (i = 0; i < 4; i++) {
+		keys[i] = rnd(&a->rng, a->s->spec->shared);
+		words[i] = version_get(a, keys[i]);
+		if (!words[i])
+			break;
+		stamp_fill(&values[i], words[i], keys[i]);
+	}
+	n = chm_insert_many(&a->s->map, keys,
+			    a->s->spec->class == CHM_WORD ? (void *)words : values,
+			    i, agent_gfp(a), &err);
+	all = n == i;
+	if (n > i || (err && err != -EEXIST && err != -ENOMEM) || all != !err)
+		scene_wrong(a->s, a->where, "insert_many", keys[0], n, err);
+	for (; i-- > 0;) {
+		if (i < n)
+			atomic_inc(&a->s->accounts[keys[i]].balance);
+		else
+			version_put(a->s, a->where, "not stored", words[i], keys[i]);
+	}
+	a->writes++;
+}
+
+static void pair_step(struct agent *a)
+{
+	u32 lot = rnd(&a->rng, 16);
+
+	agent_look(a, rnd(&a->rng, a->s->spec->shared));
+	if (lot == 0)
+		agent_insert_many(a);
+	else if (lot < 6 && !a->s->spec->clear)
+		agent_write_own(a);
+	else
+		agent_write_shared(a);
+}
+
+/* --- Cells: what was added is there, or was dropped or taken --- */
+
+struct cells {
+	long			word[2];
+};
+
+static void cell_note(struct agent *a, u64 key, int ret, u32 i, long n)
+{
+	struct account *acc = &a->s->accounts[key];
+
+	if (ret >= 0)
+		atomic64_add(n, &acc->added[i]);
+	if (ret == 1)
+		atomic_inc(&acc->balance);
+	if (ret == -ENOMEM)
+		a->refused++;
+	else if (ret < 0 && ret != -ENOENT)
+		scene_wrong(a->s, a->where, "cell", key, ret, 0);
+}
+
+static void cell_gone(struct scene *s, u64 key, const struct cells *c)
+{
+	atomic64_add(c->word[0], &s->accounts[key].gone[0]);
+	atomic64_add(c->word[1], &s->accounts[key].gone[1]);
+}
+
+static void cell_drop(void *ctx, void *key, void *value)
+{
+	cell_gone(ctx, *(u64 *)key, value);
+}
+
+static void cell_add_in_place(struct agent *a, u64 key, u32 i, long n)
+{
+	atomic_long_t *cells;
+
+	rcu_read_lock();
+	cells = chm_cell_lookup(&a->s->map, &key);
+	if (cells) {
+		atomic_long_add(n, &cells[i]);
+		atomic64_add(n, &a->s->accounts[key].added[i]);
+	}
+	rcu_read_unlock();
+}
+
+static void cell_insert(struct agent *a, u64 key, long n)
+{
+	struct cells c = { { n, -n } };
+	bool get = rnd(&a->rng, 2);
+	int ret;
+
+	if (get)
+		ret = chm_get_or_insert(&a->s->map, &key, &c, agent_gfp(a));
+	else
+		ret = chm_insert(&a->s->map, &key, &c, agent_gfp(a));
+	if (ret == get) {
+		atomic64_add(n, &a->s->accounts[key].added[0]);
+		atomic64_add(-n, &a->s->accounts[key].added[1]);
+		atomic_inc(&a->s->accounts[key].balance);
+	} else if (ret == -ENOMEM) {
+		a->refused++;
+	} else if (ret != (get ? 0 : -EEXIST)) {
+		scene_wrong(a->s, a->where, "insert of cells", key, ret, 0);
+	}
+}
+
+static void cell_remove(struct agent *a, u64 key)
+{
+	bool take = a->where == IN_THREAD && !rnd(&a->rng, 4);
+	u64 old_key = key;
+	struct cells c;
+	int ret;
+
+	if (take)
+		ret = chm_take(&a->s->map, &key, &old_key, &c);
+	else
+		ret = chm_remove(&a->s->map, &key);
+	if (!ret)
+		atomic_dec(&a->s->accounts[key].balance);
+	if (!ret && take)
+		cell_gone(a->s, key, &c);
+	if ((ret && ret != -ENOENT) || old_key != key)
+		scene_wrong(a->s, a->where, "removal of cells", key, ret, 0);
+}
+
+static void cell_step(struct agent *a)
+{
+	u64 key = rnd(&a->rng, a->s->spec->shared);
+	long n = 1 + rnd(&a->rng, 1000);
+	u32 i = rnd(&a->rng, 2);
+	u32 lot = rnd(&a->rng, 16);
+
+	a->writes++;
+	if (lot < 6)
+		cell_note(a, key, chm_cell_upsert_add(&a->s->map, &key, i, n,
+						      agent_gfp(a)), i, n);
+	else if (lot < 9)
+		cell_note(a, key, chm_cell_add(&a->s->map, &key, i, n), i, n);
+	else if (lot < 11)
+		cell_add_in_place(a, key, i, n);
+	else if (lot < 13)
+		cell_insert(a, key, n);
+	else
+		cell_remove(a, key);
+}
+
+/* --- Running them --- */
+
+static void agent_turn(struct agent *a)
+{
+	u32 i;
+
+	for (i = 0; i < 4 && !scene_over(a->s); i++) {
+		if (a->s->spec->class == CHM_CELL)
+			cell_step(a);
+		else
+			pair_step(a);
+	}
+}
+
+/* Both kinds of timers; the one that is not soft runs in hard interrupts. */
+static enum hrtimer_restart agent_timer(struct hrtimer *timer)
+{
+	struct agent *a = container_of(timer, struct agent, timer);
+	bool hard;
+
+	if (scene_over(a->s))
+		return HRTIMER_NORESTART;
+	hard = a->where == IN_HARDIRQ && !IS_ENABLED(CONFIG_PREEMPT_RT);
+	if (hard ? !in_hardirq() : !in_serving_softirq())
+		scene_wrong(a->s, a->where, "wrong context", 0, preempt_count(), 0);
+	agent_turn(a);
+	hrtimer_forward_now(timer, ns_to_ktime((20000 + rnd(&a->rng, 60000)) * SLOW));
+	return HRTIMER_RESTART;
+}
+
+static void agent_run_timer(struct agent *a)
+{
+	enum hrtimer_mode mode = a->where == IN_SOFTIRQ ? HRTIMER_MODE_REL_PINNED_SOFT :
+							  HRTIMER_MODE_REL_PINNED;
+
+	hrtimer_setup(&a->timer, agent_timer, CLOCK_MONOTONIC, mode);
+	hrtimer_start(&a->timer, ns_to_ktime(NSEC_PER_USEC), mode);
+	await_stop();
+	hrtimer_cancel(&a->timer);
+}
+
+/* Some machines wait for the next tick with it: then more at a time. */
+static void agent_work(struct irq_work *work)
+{
+	struct agent *a = container_of(work, struct agent, work);
+	u32 i;
+
+	for (i = 0; i < 8; i++)
+		agent_turn(a);
+}
+
+static void agent_run_irq_work(struct agent *a)
+{
+	init_irq_work(&a->work, agent_work);
+	while (!kthread_should_stop()) {
+		irq_work_queue(&a->work);
+		schedule_timeout_interruptible(1);
+	}
+	irq_work_sync(&a->work);
+}
+
+static void agent_run_thread(struct agent *a)
+{
+	unsigned long flags;
+
+	while (!scene_over(a->s)) {
+		if (a->where == IN_READER) {
+			rcu_read_lock();
+			agent_turn(a);
+			rcu_read_unlock();
+		} else if (a->where == IN_LOCK) {
+			spin_lock_irqsave(&a->lock, flags);
+			agent_turn(a);
+			spin_unlock_irqrestore(&a->lock, flags);
+		} else {
+			agent_turn(a);
+		}
+		give_way();
+	}
+	await_stop();
+}
+
+static void shake_walk(struct agent *a)
+{
+	struct chm_iter it;
+	struct stamp value;
+	u64 key;
+
+	chm_iter_init(&it, &a->s->map);
+	while (chm_iter_next(&it, &key, &value) && !scene_over(a->s)) {
+		if (key >= a->s->spec->shared + AGENTS * OWNED)
+			scene_wrong(a->s, a->where, "walked to", key, 0, 0);
+		a->lookups++;
+	}
+}
+
+/* What retired tables may take is used up by those who never rest: let them rest. */
+static int shake_size(struct agent *a)
+{
+	struct scene *s = a->s;
+	u64 start = now_ns();
+	int ret;
+
+	WRITE_ONCE(chm_restless, false);
+	if (rnd(&a->rng, 2))
+		ret = chm_reserve(&s->map, 1 + rnd(&a->rng, 2 * s->spec->shared),
+				  GFP_KERNEL | __GFP_NOWARN);
+	else
+		ret = chm_shrink(&s->map, GFP_KERNEL | __GFP_NOWARN);
+	WRITE_ONCE(chm_restless, s->spec->restless);
+	a->longest = max(a->longest, now_ns() - start);
+	return ret;
+}
+
+static int shake(struct agent *a)
+{
+	struct scene *s = a->s;
+
+	switch (rnd(&a->rng, 8)) {
+	case 0:
+	case 1:
+		return shake_size(a);
+	case 2:
+		if (s->spec->clear)
+			chm_clear(&s->map);
+		return 0;
+	case 3:
+		return chm_verify(&s->map);
+	case 4:
+		shake_walk(a);
+		return 0;
+	default:
+		WRITE_ONCE(s->filling, !s->filling);
+		return 0;
+	}
+}
+
+static void agent_shake(struct agent *a)
+{
+	while (!scene_over(a->s)) {
+		int ret = shake(a);
+
+		/* What clone() has returned may come back. */
+		if (ret && ret != -ENOMEM && ret != -ENOSPC)
+			scene_wrong(a->s, a->where, "shaken", 0, ret, 0);
+		a->writes++;
+		msleep(1 + rnd(&a->rng, 10));
+	}
+	await_stop();
+}
+
+static int agent_thread(void *arg)
+{
+	struct agent *a = arg;
+
+	switch (a->where) {
+	case IN_SOFTIRQ:
+	case IN_HARDIRQ:
+		agent_run_timer(a);
+		break;
+	case IN_IRQ_WORK:
+		agent_run_irq_work(a);
+		break;
+	case IN_SHAKER:
+		agent_shake(a);
+		break;
+	default:
+		agent_run_thread(a);
+	}
+	return 0;
+}
+
+/* On two CPUs: each has a thread and an interrupt. */
+static const struct {
+	enum agent_context	where;
+	u32		cpu;
+} roles[AGENTS] = {
+	{ IN_THREAD, 0 },
+	{ IN_THREAD, 1 },
+	{ IN_READER, 1 },
+	{ IN_LOCK, 0 },
+	{ IN_SOFTIRQ, 1 },
+	{ IN_HARDIRQ, 0 },
+	{ IN_IRQ_WORK, 1 },
+	{ IN_SHAKER, 1 },
+};
+
+static struct scene *scene_new(struct kunit *test, const struct scene_spec *spec)
+{
+	struct scene *s = test_alloc(test, sizeof(*s));
+	bool cell = spec->class == CHM_CELL;
+	u32 i;
+
+	flooded_seed = 0;
+	s->spec = spec;
+	s->versions = test_alloc(test, AGENTS * VERSIONS * sizeof(*s->versions));
+	s->accounts = test_alloc(test, spec->shared * sizeof(*s->accounts));
+	s->params = (struct chm_params) {
+		.key_size = sizeof(u64),
+		.value_size = cell ? sizeof(struct cells) :
+			      spec->class == CHM_WORD ? sizeof(u64) : sizeof(struct stamp),
+		.class = spec->class,
+		.hash = spec->hash,
+		.drop = cell ? cell_drop : scene_drop,
+		.clone = spec->class == CHM_CLONE ? scene_clone : NULL,
+	};
+	KUNIT_ASSERT_EQ(test, chm_init(&s->map, &s->params, s, NULL), 0);
+	for (i = 0; i < AGENTS; i++) {
+		s->agents[i].s = s;
+		s->agents[i].nr = i;
+		s->agents[i].where = roles[i].where;
+		s->agents[i].rng = rnd_seed(i);
+		spin_lock_init(&s->agents[i].lock);
+	}
+	return s;
+}
+
+static bool scene_start(struct scene *s)
+{
+	u32 i;
+
+	for (i = 0; i < AGENTS; i++) {
+		struct task_struct *task;
+
+		task = bound_thread(agent_thread, &s->agents[i], roles[i].cpu);
+		if (IS_ERR(task))
+			return false;
+		s->agents[i].task = task;
+	}
+	for (i = 0; i < AGENTS; i++)
+		wake_up_process(s->agents[i].task);
+	return true;
+}
+
+static void scene_stop(struct scene *s)
+{
+	u32 i;
+
+	WRITE_ONCE(s->stop, true);
+	for (i = 0; i < AGENTS; i++) {
+		if (s->agents[i].task)
+			kthread_stop(s->agents[i].task);
+	}
+}
+
+static unsigned long agent_writes(const struct agent *a)
+{
+	/* It counts on, without telling: any figure of late will do. */
+	return data_race(a->writes);
+}
+
+static unsigned long scene_writes(const struct scene *s)
+{
+	unsigned long writes = 0;
+	u32 i;
+
+	for (i = 0; i < AGENTS; i++)
+		writes += agent_writes(&s->agents[i]);
+	return writes;
+}
+
+/* Has everything happened that must, often enough to mean something? */
+static bool scene_enough(const struct scene *s)
+{
+	/* Migrations of cells take a grace period each. */
+	bool slow = s->spec->class == CHM_CELL;
+	u32 i;
+
+	for (i = 0; i < AGENTS; i++) {
+		u32 least = roles[i].where != IN_SHAKER ? 200 : slow ? 2 : 10;
+
+		if (agent_writes(&s->agents[i]) < least)
+			return false;
+	}
+	return migrations(&s->stats) > (slow ? 2 : 10) &&
+	       (!s->spec->floods || s->stats.reseeds);
+}
+
+static void scene_wait(struct scene *s)
+{
+	unsigned long start = jiffies;
+	unsigned long end = start + msecs_to_jiffies(scaled(1000, 300));
+	unsigned long patience = end + (60 + volume * 20) * HZ;
+
+	while (!atomic_read(&s->wrong) && time_before(jiffies, patience)) {
+		msleep(20);
+		chm_stats(&s->map, &s->stats);
+		if (time_after(jiffies, end) && scene_enough(s) &&
+		    scene_writes(s) >= volume * 1000000UL)
+			break;
+	}
+}
+
+static void scene_tell(struct kunit *test, const struct scene *s)
+{
+	unsigned long lookups = 0, hits = 0, starved = 0, refused = 0;
+	u64 longest = 0;
+	u32 i;
+
+	for (i = 0; i < AGENTS; i++) {
+		const struct agent *a = &s->agents[i];
+
+		lookups += a->lookups;
+		hits += a->hits;
+		starved += a->starved;
+		refused += a->refused;
+		longest = max(longest, a->longest);
+		kunit_info(test, "%lu writes in %s\n", a->writes, where_names[a->where]);
+	}
+	kunit_info(test, "measured: %s: %lu writes, %lu lookups, %lu hits, %lu + %lu + %lu migrations, %lu aborts, %lu reseeds, %lu without memory, %lu without a version, the longest reserve or shrink %llu ms\n",
+		   s->spec->name, scene_writes(s), lookups, hits, s->stats.grows,
+		   s->stats.shrinks, s->stats.rehashes, s->stats.aborts,
+		   s->stats.reseeds, refused, starved, div_u64(longest, 1000000));
+	KUNIT_EXPECT_TRUE_MSG(test, scene_enough(s), "too little happened");
+	/* No cell is removed for good, nor another table begun, before a grace period. */
+	if (s->spec->class != CHM_CELL)
+		KUNIT_EXPECT_LT(test, refused, scene_writes(s) / 50);
+}
+
+/* The map has what the accounts say, as long as nobody cleared it. */
+static void scene_expect_balance(struct kunit *test, struct scene *s)
+{
+	unsigned long present = 0;
+	u64 key;
+	u32 i, j;
+
+	for (key = 0; key < s->spec->shared; key++) {
+		int balance = atomic_read(&s->accounts[key].balance);
+
+		KUNIT_EXPECT_EQ_MSG(test, balance, has_key(&s->map, key),
+				    "key %llu: insertions less removals", key);
+		present += balance;
+	}
+	for (i = 0; i < AGENTS; i++) {
+		for (j = 0; j < OWNED; j++) {
+			KUNIT_EXPECT_EQ(test, !!s->agents[i].own[j],
+					has_key(&s->map, s->spec->shared + i * OWNED + j));
+			present += !!s->agents[i].own[j];
+		}
+	}
+	KUNIT_EXPECT_EQ(test, chm_count(&s->map), present);
+}
+
+static void cell_expect(struct kunit *test, struct scene *s)
+{
+	u64 key;
+	u32 i;
+
+	for (key = 0; key < s->spec->shared; key++) {
+		struct account *acc = &s->accounts[key];
+		struct cells c = {};
+
+		chm_cell_read(&s->map, &key, &c);
+		for (i = 0; i < 2; i++)
+			KUNIT_EXPECT_EQ_MSG(test, atomic64_read(&acc->added[i]),
+					    c.word[i] + atomic64_read(&acc->gone[i]),
+					    "G9: key %llu, word %u", key, i);
+	}
+}
+
+/* After chm_destroy(): every copy was dropped or came back. */
+static void scene_expect_dropped(struct kunit *test, struct scene *s)
+{
+	unsigned long left = 0;
+	u32 i;
+
+	for (i = 0; i < AGENTS * VERSIONS; i++)
+		left += atomic_read(&s->versions[i].copies);
+	KUNIT_EXPECT_EQ_MSG(test, left, 0, "G5: versions that were not dropped");
+	for (i = 0; s->spec->class == CHM_CELL && i < s->spec->shared; i++) {
+		KUNIT_EXPECT_EQ(test, atomic64_read(&s->accounts[i].added[0]),
+				atomic64_read(&s->accounts[i].gone[0]));
+		KUNIT_EXPECT_EQ(test, atomic64_read(&s->accounts[i].added[1]),
+				atomic64_read(&s->accounts[i].gone[1]));
+	}
+}
+
+static void scene_describe(struct kunit *test, struct scene *s)
+{
+	/* Pairs with scene_wrong(). */
+	if (smp_load_acquire(&s->described))
+		KUNIT_FAIL(test, "%s: key %llu: %#llx, not %#llx; in %s", s->what,
+			   s->key, s->got, s->want, where_names[s->where]);
+}
+
+static void scene_run(struct kunit *test, const struct scene_spec *spec)
+{
+	struct scene *s = scene_new(test, spec);
+	bool started;
+
+	be_restless(test, spec->restless, spec->restless);
+	started = scene_start(s);
+	if (started)
+		scene_wait(s);
+	scene_stop(s);
+	calm_down(test);
+	KUNIT_EXPECT_TRUE(test, started);
+	if (!atomic_read(&s->wrong)) {
+		scene_tell(test, s);
+		expect_sound(test, &s->map);
+		if (!spec->clear)
+			scene_expect_balance(test, s);
+		KUNIT_EXPECT_TRUE(test, settle(&s->map));
+		KUNIT_EXPECT_TRUE(test, wait_dead(&s->map));
+		if (spec->class == CHM_CELL)
+			cell_expect(test, s);
+	}
+	chm_destroy(&s->map);
+	if (!atomic_read(&s->wrong))
+		scene_expect_dropped(test, s);
+	scene_describe(test, s);
+}
+
+static const struct scene_spec scene_specs[] = {
+	{ "frozen", CHM_FROZEN, .shared = 200, .restless = true },
+	{ "frozen_many_keys", CHM_FROZEN, .shared = 5000 },
+	{ "frozen_cleared", CHM_FROZEN, .shared = 300, .restless = true, .clear = true },
+	{ "frozen_few_homes", CHM_FROZEN, hash_wrapping, .shared = 60, .restless = true },
+	{ "frozen_flooded", CHM_FROZEN, hash_flooded, .shared = 2000, .floods = true },
+	{ "words", CHM_WORD, .shared = 200, .restless = true },
+	{ "words_few_homes", CHM_WORD, hash_wrapping, .shared = 60, .restless = true },
+	{ "clones", CHM_CLONE, .shared = 200, .restless = true },
+	{ "clones_cleared", CHM_CLONE, .shared = 2000, .clear = true },
+	{ "cells", CHM_CELL, .shared = 200, .restless = true },
+	{ "cells_cleared", CHM_CELL, .shared = 2000, .restless = true, .clear = true },
+};
+
+static void scene_describe_spec(const struct scene_spec *spec, char *desc)
+{
+	strscpy(desc, spec->name, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(scene, scene_specs, scene_describe_spec);
+
+static void chm_writers_race_in_all_contexts(struct kunit *test)
+{
+	scene_run(test, test->param_value);
+}
+
+/* === Two CPUs insert at full speed ======================================= */
+
+/* What came of one thread's share of the insertions. */
+struct rush_thread {
+	struct rush		*rush;
+	u32			nr;
+	struct task_struct	*task;
+	unsigned long		no_memory;
+	unsigned long		busy;
+	unsigned long		other;
+	u64			ns;
+};
+
+struct rush_object {
+	u64			key;
+	u64			value;
+	struct rhash_head	node;
+};
+
+struct rush {
+	unsigned long		n;		/* of both threads together */
+	int			(*insert)(struct rush *rush, u64 key);
+	struct chm		map;
+	struct rhashtable	table;
+	struct rush_object	*objects;
+	struct rush_thread	threads[2];
+	atomic_t		ready;
+};
+
+static const struct rhashtable_params rush_rhashtable_params = {
+	.key_len = sizeof(u64),
+	.key_offset = offsetof(struct rush_object, key),
+	.head_offset = offsetof(struct rush_object, node),
+	.automatic_shrinking = true,
+};
+
+static int rush_insert_chm(struct rush *rush, u64 key)
+{
+	u64 value = value_of(key);
+
+	return chm_insert(&rush->map, &key, &value, GFP_ATOMIC);
+}
+
+static int rush_insert_rhashtable(struct rush *rush, u64 key)
+{
+	struct rush_object *object = &rush->objects[key];
+
+	object->key = key;
+	object->value = value_of(key);
+	return rhashtable_insert_fast(&rush->table, &object->node,
+				      rush_rhashtable_params);
+}
+
+static void rush_note(struct rush_thread *t, int ret)
+{
+	if (ret == -ENOMEM)
+		t->no_memory++;
+	else if (ret == -EBUSY)
+		t->busy++;
+	else if (ret)
+		t->other++;
+}
+
+static int rush_thread(void *arg)
+{
+	struct rush_thread *t = arg;
+	u64 start, key;
+
+	/* Both at once. */
+	atomic_inc(&t->rush->ready);
+	while (atomic_read(&t->rush->ready) < 2)
+		give_way();
+	start = now_ns();
+	for (key = t->nr; key < t->rush->n; key += 2) {
+		rush_note(t, t->rush->insert(t->rush, key));
+		give_way();
+	}
+	t->ns = now_ns() - start;
+	return await_stop();
+}
+
+static void rush_run(struct kunit *test, struct rush *rush)
+{
+	u32 i;
+
+	for (i = 0; i < 2; i++) {
+		struct rush_thread *t = &rush->threads[i];
+
+		*t = (struct rush_thread) { .rush = rush, .nr = i };
+		t->task = bound_thread(rush_thread, t, i);
+		KUNIT_EXPECT_FALSE(test, IS_ERR(t->task));
+	}
+	atomic_set(&rush->ready, IS_ERR(rush->threads[0].task) +
+				 IS_ERR(rush->threads[1].task));
+	for (i = 0; i < 2; i++) {
+		if (!IS_ERR(rush->threads[i].task))
+			wake_up_process(rush->threads[i].task);
+	}
+	for (i = 0; i < 2; i++) {
+		while (!IS_ERR(rush->threads[i].task) && !READ_ONCE(rush->threads[i].ns))
+			msleep(20);
+		if (!IS_ERR(rush->threads[i].task))
+			kthread_stop(rush->threads[i].task);
+	}
+}
+
+static void rush_tell(struct kunit *test, const char *what, const struct rush *rush)
+{
+	const struct rush_thread *a = &rush->threads[0], *b = &rush->threads[1];
+
+	kunit_info(test, "measured: %s: %lu insertions from two CPUs with GFP_ATOMIC, %llu ns each; %lu failed for want of memory, %lu with -EBUSY, %lu otherwise\n",
+		   what, rush->n, div64_ul(max(a->ns, b->ns), rush->n),
+		   a->no_memory + b->no_memory, a->busy + b->busy,
+		   a->other + b->other);
+}
+
+/* 10^6, ten times as many at scale 1000, as far as there is memory. */
+static unsigned long rush_size(void)
+{
+	return min(scaled(1000000, 20000), totalram_pages() * (PAGE_SIZE / 512));
+}
+
+static void chm_insert_atomic_from_two_cpus(struct kunit *test)
+{
+	struct rush *rush = test_alloc(test, sizeof(*rush));
+	unsigned long failed;
+
+	rush->n = rush_size();
+	rush->insert = rush_insert_chm;
+	KUNIT_ASSERT_EQ(test, chm_init(&rush->map, &u64_params, NULL, NULL), 0);
+	rush_run(test, rush);
+	rush_tell(test, "chm", rush);
+	failed = rush->threads[0].no_memory + rush->threads[0].busy +
+		 rush->threads[0].other + rush->threads[1].no_memory +
+		 rush->threads[1].busy + rush->threads[1].other;
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, chm_count(&rush->map), rush->n - failed);
+	KUNIT_EXPECT_EQ(test, wrong_keys(&rush->map, 0, rush->n), failed);
+	expect_sound(test, &rush->map);
+	chm_destroy(&rush->map);
+}
+
+/* The same loop, for comparison: nothing is expected of it. */
+static void chm_insert_atomic_on_rhashtable(struct kunit *test)
+{
+	struct rush *rush = test_alloc(test, sizeof(*rush));
+
+	rush->n = rush_size();
+	rush->insert = rush_insert_rhashtable;
+	rush->objects = test_alloc(test, rush->n * sizeof(*rush->objects));
+	KUNIT_ASSERT_EQ(test, rhashtable_init(&rush->table, &rush_rhashtable_params), 0);
+	rush_run(test, rush);
+	rush_tell(test, "rhashtable", rush);
+	rhashtable_destroy(&rush->table);
+}
+
+/* === The longest insertion =============================================== */
+
+/* How many calls took less than 2^i ns. */
+struct times {
+	unsigned long		below[40];
+	u64			longest;
+	unsigned long		at;		/* entries then */
+};
+
+static void times_note(struct times *t, u64 ns, unsigned long at)
+{
+	t->below[min(fls64(ns), 39)]++;
+	if (ns > t->longest) {
+		t->longest = ns;
+		t->at = at;
+	}
+}
+
+/* What all calls but one in 10000 stay below, as a power of two. */
+static u64 times_most(const struct times *t, unsigned long n)
+{
+	unsigned long rest = n / 10000;
+	u32 i;
+
+	for (i = ARRAY_SIZE(t->below) - 1; i && t->below[i] <= rest; i--)
+		rest -= t->below[i];
+	return 1ULL << i;
+}
+
+static void times_tell(struct kunit *test, const char *what, const struct times *t,
+		       unsigned long n)
+{
+	kunit_info(test, "measured: %s: %lu calls, all but one in 10000 below %llu us, the longest %llu us, at %lu entries\n",
+		   what, n, div_u64(times_most(t, n) + 999, 1000),
+		   div_u64(t->longest, 1000), t->at);
+}
+
+/*
+ * G11: the time of a write does not grow with the table.  What an interrupt or a
+ * host takes is in these figures, too; so all that fails is what copies a whole
+ * table at once.
+ */
+static void chm_insert_takes_bounded_time(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct times *inserts = test_alloc(test, sizeof(*inserts));
+	struct times *removals = test_alloc(test, sizeof(*removals));
+	unsigned long n = rush_size(), failed = 0;
+	u64 key, start;
+
+	for (key = 0; key < n; key++) {
+		u64 value = value_of(key);
+
+		start = now_ns();
+		failed += chm_insert(map, &key, &value, GFP_ATOMIC) != 0;
+		times_note(inserts, now_ns() - start, key);
+		give_way();
+	}
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, n), 0);
+	for (key = 0; key < n; key++) {
+		start = now_ns();
+		failed += chm_remove(map, &key) != 0;
+		times_note(removals, now_ns() - start, n - key);
+		give_way();
+	}
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	times_tell(test, "insert", inserts, n);
+	times_tell(test, "remove", removals, n);
+	KUNIT_EXPECT_LT(test, inserts->longest, NSEC_PER_SEC * SLOW);
+	KUNIT_EXPECT_LT(test, removals->longest, NSEC_PER_SEC * SLOW);
+}
+
+/* G11: it takes no longer to clear a million pairs than a thousand, nearly. */
+static void chm_clear_takes_constant_time(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long n = rush_size();
+	u64 start, ns, least = U64_MAX;
+	u32 i;
+
+	for (i = 0; i < 3; i++) {
+		KUNIT_EXPECT_EQ(test, insert_keys(map, 0, n), 0);
+		start = now_ns();
+		chm_clear(map);
+		ns = now_ns() - start;
+		least = min(least, ns);
+		KUNIT_EXPECT_EQ(test, chm_count(map), 0);
+		KUNIT_EXPECT_FALSE(test, has_key(map, n / 2));
+	}
+	kunit_info(test, "measured: clear of %lu pairs: %llu us\n", n,
+		   div_u64(least, 1000));
+	/* To look at each pair takes more than 2 ns. */
+	KUNIT_EXPECT_LT(test, least, (n + 100000) * SLOW);
+}
+
+/* === Calls =============================================================== */
+
+/* What the callbacks of a map saw; its ctx. */
+struct seen {
+	atomic_t		drops;
+	atomic_t		clones;
+	atomic_t		merges;
+	atomic64_t		keys;		/* sum of those dropped */
+	atomic64_t		values;
+};
+
+static void seen_drop(void *ctx, void *key, void *value)
+{
+	struct seen *seen = ctx;
+
+	atomic_inc(&seen->drops);
+	atomic64_add(*(u64 *)key, &seen->keys);
+	atomic64_add(*(u64 *)value, &seen->values);
+}
+
+static int seen_clone(void *ctx, void *new_key, void *new_value, const void *key,
+		      const void *value, gfp_t gfp)
+{
+	struct seen *seen = ctx;
+
+	atomic_inc(&seen->clones);
+	return 0;
+}
+
+static void seen_merge(void *ctx, void *new_value, const void *old_now,
+		       const void *snapshot)
+{
+	struct seen *seen = ctx;
+
+	atomic_inc(&seen->merges);
+	atomic_long_add(READ_ONCE(*(const long *)old_now) - *(const long *)snapshot,
+			(atomic_long_t *)new_value);
+}
+
+static const struct chm_params seen_params = {
+	.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = seen_drop,
+};
+
+static const struct chm_params word_params = {
+	.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = seen_drop,
+	.class = CHM_WORD,
+};
+
+static const struct chm_params cell_params = {
+	.key_size = sizeof(u64), .value_size = sizeof(long), .class = CHM_CELL,
+};
+
+/* A map with a ctx of its own, a struct seen. */
+static struct chm *seen_map(struct kunit *test, const struct chm_params *p,
+			    struct seen **seen)
+{
+	struct chm *map = test_alloc(test, sizeof(*map));
+
+	*seen = test_alloc(test, sizeof(**seen));
+	KUNIT_ASSERT_EQ(test, chm_init(map, p, *seen, NULL), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
+	return map;
+}
+
+/* ~0: absent. */
+static u64 get(struct chm *map, u64 key)
+{
+	u64 value;
+
+	return chm_get(map, &key, &value) ? value : ~0ULL;
+}
+
+static void chm_get_or_insert_tells_which(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .max_entries = 2,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = 1, value = 10;
+
+	KUNIT_EXPECT_EQ(test, chm_get_or_insert(map, &key, &value, GFP_KERNEL), 1);
+	KUNIT_EXPECT_EQ(test, value, 10);
+	value = 11;
+	KUNIT_EXPECT_EQ(test, chm_get_or_insert(map, &key, &value, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, value, 10);
+	KUNIT_EXPECT_EQ(test, get(map, 1), 10);
+	key = 2;
+	value = 20;
+	KUNIT_EXPECT_EQ(test, chm_get_or_insert(map, &key, &value, GFP_ATOMIC), 1);
+	key = 3;
+	value = 30;
+	KUNIT_EXPECT_EQ(test, chm_get_or_insert(map, &key, &value, GFP_ATOMIC), -E2BIG);
+	KUNIT_EXPECT_EQ(test, value, 30);
+	key = 2;
+	KUNIT_EXPECT_EQ(test, chm_get_or_insert(map, &key, &value, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_EQ(test, value, 20);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 2);
+	expect_sound(test, map);
+}
+
+static void chm_get_or_insert_of_cell(struct kunit *test)
+{
+	struct chm *map = test_map(test, &cell_params);
+	long value = 5;
+	u64 key = 1;
+
+	KUNIT_EXPECT_EQ(test, chm_get_or_insert(map, &key, &value, GFP_KERNEL), 1);
+	KUNIT_EXPECT_EQ(test, chm_cell_add(map, &key, 0, 7), 0);
+	value = 0;
+	KUNIT_EXPECT_EQ(test, chm_get_or_insert(map, &key, &value, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, value, 12);
+}
+
+static void chm_lookup_or_insert_points_into_the_map(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	u64 key, wrong = 0, value;
+	u32 round;
+
+	for (round = 0; round < 2; round++) {
+		for (key = 0; key < 2000; key++) {
+			const u64 *found;
+
+			value = value_of(key) + round;
+			rcu_read_lock();
+			found = chm_lookup_or_insert(map, &key, &value, GFP_ATOMIC);
+			if (IS_ERR_OR_NULL(found) || *found != value_of(key) ||
+			    found == &value)
+				wrong++;
+			rcu_read_unlock();
+		}
+	}
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 2000);
+	/* When nothing moves it is where a lookup finds it. */
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	key = 77;
+	rcu_read_lock();
+	wrong = chm_lookup_or_insert(map, &key, &value, GFP_ATOMIC) != chm_lookup(map, &key);
+	rcu_read_unlock();
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	expect_sound(test, map);
+}
+
+/* The pointer outlives removal and growth, until the section ends. */
+static void chm_lookup_or_insert_stays_readable(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	u64 key = 1, value = 4711, changed, inserted = 0;
+	const u64 *found;
+	u64 i;
+
+	rcu_read_lock();
+	found = chm_lookup_or_insert(map, &key, &value, GFP_ATOMIC);
+	if (!IS_ERR_OR_NULL(found)) {
+		chm_remove(map, &key);
+		for (i = 2; i < 3000; i++) {
+			inserted += !chm_insert(map, &i, &i, GFP_ATOMIC);
+			chm_remove(map, &i);
+		}
+	}
+	changed = IS_ERR_OR_NULL(found) || *found != 4711;
+	rcu_read_unlock();
+	KUNIT_EXPECT_EQ(test, changed, 0);
+	/* Some may fail: no slot is free again before the end of the section. */
+	KUNIT_EXPECT_GT(test, inserted, 20);
+	expect_sound(test, map);
+}
+
+static void chm_lookup_or_insert_fails_by_pointer(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .max_entries = 1,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = 1, other = 2, value = 3;
+	const void *found, *failed;
+
+	rcu_read_lock();
+	found = chm_lookup_or_insert(map, &key, &value, GFP_ATOMIC);
+	failed = chm_lookup_or_insert(map, &other, &value, GFP_ATOMIC);
+	rcu_read_unlock();
+	KUNIT_EXPECT_FALSE(test, IS_ERR_OR_NULL(found));
+	KUNIT_EXPECT_EQ(test, PTR_ERR(failed), -E2BIG);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 1);
+}
+
+/* --- Many at once --- */
+
+#define MANY	5000U
+
+struct many {
+	u64			keys[MANY];
+	u64			values[MANY];
+};
+
+static struct many *many_new(struct kunit *test)
+{
+	struct many *m = test_alloc(test, sizeof(*m));
+	u32 i;
+
+	for (i = 0; i < MANY; i++) {
+		m->keys[i] = i;
+		m->values[i] = value_of(i);
+	}
+	return m;
+}
+
+static void chm_insert_many_inserts_all(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct many *m = many_new(test);
+	unsigned long n, at = 0;
+	int err = 1;
+
+	KUNIT_EXPECT_EQ(test, chm_insert_many(map, m->keys, m->values, 0, GFP_KERNEL,
+					      &err), 0);
+	KUNIT_EXPECT_EQ(test, err, 0);
+	for (n = 1; at < MANY; at += n, n = min(3 * n, MANY - at)) {
+		err = 1;
+		KUNIT_EXPECT_EQ(test, chm_insert_many(map, m->keys + at, m->values + at,
+						      n, GFP_KERNEL, &err), n);
+		KUNIT_EXPECT_EQ(test, err, 0);
+	}
+	KUNIT_EXPECT_EQ(test, chm_count(map), MANY);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, MANY), 0);
+	expect_sound(test, map);
+}
+
+/* From one call in atomic context, through all sizes. */
+static void chm_insert_many_grows_in_atomic_context(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct many *m = many_new(test);
+	unsigned long done = 0;
+	u32 tries = 0;
+	int err;
+
+	/* It may get no memory before the worker has run. */
+	while (done < MANY && tries++ < 100) {
+		rcu_read_lock();
+		done += chm_insert_many(map, m->keys + done, m->values + done,
+					MANY - done, GFP_ATOMIC, &err);
+		rcu_read_unlock();
+		if (err && err != -ENOMEM)
+			break;
+		if (err)
+			msleep(20);
+	}
+	kunit_info(test, "%u calls\n", tries);
+	KUNIT_EXPECT_EQ(test, err, 0);
+	KUNIT_EXPECT_EQ(test, done, MANY);
+	KUNIT_EXPECT_EQ(test, chm_count(map), MANY);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, MANY), 0);
+	expect_sound(test, map);
+}
+
+static void chm_insert_many_stops_at_the_first_failure(struct kunit *test)
+{
+	struct many *m = many_new(test);
+	u32 at[] = { 0, 1, 31, 32, 33, 64, 1000, 1001 };
+	u32 i;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(at); i++) {
+		struct chm *map = test_map(test, &u64_params);
+
+		KUNIT_EXPECT_EQ(test, insert_key(map, at[i]), 0);
+		err = 0;
+		KUNIT_EXPECT_EQ(test, chm_insert_many(map, m->keys, m->values, 1002,
+						      GFP_KERNEL, &err), at[i]);
+		KUNIT_EXPECT_EQ(test, err, -EEXIST);
+		KUNIT_EXPECT_EQ(test, chm_count(map), at[i] + 1);
+		KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, at[i] + 1), 0);
+		/* And on from there. */
+		KUNIT_EXPECT_EQ(test, chm_insert_many(map, m->keys + at[i] + 1,
+						      m->values + at[i] + 1,
+						      1001 - at[i], GFP_KERNEL, &err),
+				1001 - at[i]);
+		KUNIT_EXPECT_EQ(test, err, 0);
+		KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1002), 0);
+		expect_sound(test, map);
+	}
+}
+
+static void chm_insert_many_takes_a_key_once(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .max_entries = 50,
+	};
+	struct chm *map = test_map(test, &p);
+	struct many *m = many_new(test);
+	int err = 0;
+
+	m->keys[20] = 17;
+	KUNIT_EXPECT_EQ(test, chm_insert_many(map, m->keys, m->values, 40, GFP_KERNEL,
+					      &err), 20);
+	KUNIT_EXPECT_EQ(test, err, -EEXIST);
+	KUNIT_EXPECT_EQ(test, get(map, 17), value_of(17));
+	KUNIT_EXPECT_EQ(test, chm_insert_many(map, m->keys + 21, m->values + 21, 100,
+					      GFP_KERNEL, &err), 30);
+	KUNIT_EXPECT_EQ(test, err, -E2BIG);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 50);
+	expect_sound(test, map);
+}
+
+static void chm_insert_many_keys_without_values(struct kunit *test)
+{
+	static const struct chm_params p = { .key_size = sizeof(u64) };
+	struct chm *map = test_map(test, &p);
+	struct many *m = many_new(test);
+	int err = 1;
+
+	KUNIT_EXPECT_EQ(test, chm_insert_many(map, m->keys, NULL, 500, GFP_KERNEL, &err),
+			500);
+	KUNIT_EXPECT_EQ(test, err, 0);
+	KUNIT_EXPECT_EQ(test, found_keys(map, 0, 600), 500);
+	expect_sound(test, map);
+}
+
+/* --- If it has this value --- */
+
+static void chm_replace_if_compares(struct kunit *test)
+{
+	struct seen *seen;
+	struct chm *map = seen_map(test, &seen_params, &seen);
+	u64 key = 1, a = 10, b = 11, c = 12;
+
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &a, &b, GFP_KERNEL), -ENOENT);
+	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &a, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &b, &c, GFP_KERNEL), -ESTALE);
+	KUNIT_EXPECT_EQ(test, get(map, 1), 10);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &a, &b, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_EQ(test, get(map, 1), 11);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &a, &c, GFP_KERNEL), -ESTALE);
+	KUNIT_EXPECT_EQ(test, get(map, 1), 11);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 1);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&seen->values), 10);
+	expect_sound(test, map);
+}
+
+static void chm_replace_if_of_word(struct kunit *test)
+{
+	struct seen *seen;
+	struct chm *map = seen_map(test, &word_params, &seen);
+	u64 key = 1, a = 10, b = 11;
+
+	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &a, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &b, &b, GFP_KERNEL), -ESTALE);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &a, &b, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, get(map, 1), 11);
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, &a), -ESTALE);
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, &b), 0);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 1);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&seen->values), 11);
+}
+
+static void chm_remove_if_compares(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = 24,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = 1, a[3] = { 1, 2, 3 }, b[3] = { 1, 2, 4 };
+
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, a), -ENOENT);
+	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, a, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, b), -ESTALE);
+	KUNIT_EXPECT_TRUE(test, has_key(map, 1));
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, a), 0);
+	KUNIT_EXPECT_FALSE(test, has_key(map, 1));
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, a), -ENOENT);
+	expect_sound(test, map);
+}
+
+/* What updates add at any time is nothing to be compared. */
+static void chm_conditional_calls_refuse_cells(struct kunit *test)
+{
+	struct chm *map = test_map(test, &cell_params);
+	long a = 5, b = 6, old = 77;
+	u64 key = 1, old_key = 78;
+
+	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &a, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &a, &b, GFP_KERNEL), -EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, &a), -EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &key, &b, &old_key, &old, GFP_KERNEL),
+			-EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, old, 77);
+	KUNIT_EXPECT_EQ(test, old_key, 78);
+	KUNIT_EXPECT_EQ(test, get(map, 1), 5);
+}
+
+/* --- The old pair comes back --- */
+
+/* Keys that differ in bit 63 only are equal. */
+static u64 hash_low_bits(const void *key, u64 hash_seed)
+{
+	return chm_fold(chm_fold((*(const u64 *)key & S64_MAX) ^ hash_seed));
+}
+
+static bool equal_low_bits(const void *a, const void *b)
+{
+	return !((*(const u64 *)a ^ *(const u64 *)b) & S64_MAX);
+}
+
+#define OTHER_BYTES	BIT_ULL(63)
+
+static void chm_swap_hands_out_the_old_pair(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = seen_drop,
+		.hash = hash_low_bits, .equal = equal_low_bits,
+	};
+	struct seen *seen;
+	struct chm *map = seen_map(test, &p, &seen);
+	u64 key = 1, other = 1 | OTHER_BYTES, old_key = 77, old = 78, a = 10, b = 20, c = 30;
+
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &key, &a, &old_key, &old, GFP_KERNEL), 1);
+	KUNIT_EXPECT_EQ(test, old_key, 77);
+	KUNIT_EXPECT_EQ(test, old, 78);
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &other, &b, &old_key, &old, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_EQ(test, old_key, 1);
+	KUNIT_EXPECT_EQ(test, old, 10);
+	KUNIT_EXPECT_EQ(test, get(map, 1), 20);
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &key, &c, &old_key, &old, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_EQ(test, old_key, other);
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &key, &a, NULL, &old, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_EQ(test, old, 30);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 1);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 0);
+	expect_sound(test, map);
+	destroy_now(test, map);
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 1);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&seen->values), 10);
+}
+
+/* The key that is stored stays. */
+static void chm_swap_of_word(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = seen_drop,
+		.class = CHM_WORD, .hash = hash_low_bits, .equal = equal_low_bits,
+	};
+	struct seen *seen;
+	struct chm *map = seen_map(test, &p, &seen);
+	u64 key = 1, other = 1 | OTHER_BYTES, old_key = 77, old = 78, a = 10, b = 20;
+
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &key, &a, &old_key, &old, GFP_KERNEL), 1);
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &other, &b, &old_key, &old, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, old_key, 1);
+	KUNIT_EXPECT_EQ(test, old, 10);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &other, &old_key, &old), 0);
+	KUNIT_EXPECT_EQ(test, old_key, 1);
+	KUNIT_EXPECT_EQ(test, old, 20);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 0);
+}
+
+static void chm_take_hands_out_the_stored_key(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = seen_drop,
+		.hash = hash_low_bits, .equal = equal_low_bits,
+	};
+	struct seen *seen;
+	struct chm *map = seen_map(test, &p, &seen);
+	u64 key = 5, other = 5 | OTHER_BYTES, old_key = 77, old = 78, a = 10;
+
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &old_key, &old), -ENOENT);
+	KUNIT_EXPECT_EQ(test, old_key, 77);
+	KUNIT_EXPECT_EQ(test, old, 78);
+	KUNIT_EXPECT_EQ(test, chm_insert(map, &other, &a, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &old_key, &old), 0);
+	KUNIT_EXPECT_EQ(test, old_key, other);
+	KUNIT_EXPECT_EQ(test, old, 10);
+	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &a, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, &old), 0);
+	KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &a, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &old_key, NULL), 0);
+	KUNIT_EXPECT_EQ(test, old_key, 5);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 0);
+	expect_sound(test, map);
+}
+
+static void chm_take_of_cell_hands_out_the_stored_key(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(long), .class = CHM_CELL,
+		.hash = hash_low_bits, .equal = equal_low_bits,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = 5, other = 5 | OTHER_BYTES, old_key = 77;
+	long old = 78;
+
+	KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(map, &other, 0, 3, GFP_KERNEL), 1);
+	KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(map, &key, 0, 4, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, &old_key, &old), 0);
+	KUNIT_EXPECT_EQ(test, old_key, other);
+	KUNIT_EXPECT_EQ(test, old, 7);
+}
+
+/* A thread that takes cell 7 and has to wait. */
+struct taker {
+	struct chm		*map;
+	struct completion	done;
+	int			ret;
+	long			value;
+};
+
+static int taker_thread(void *arg)
+{
+	struct taker *t = arg;
+	u64 key = 7;
+
+	t->ret = chm_take(t->map, &key, NULL, &t->value);
+	complete(&t->done);
+	return await_stop();
+}
+
+/*
+ * The table with the cell that is taken is retired by chm_clear() before its migration
+ * was merged, and is not the oldest of those.  The taker gets its sum all the same.
+ */
+static void chm_take_of_cell_while_cleared(struct kunit *test)
+{
+	struct taker *t = test_alloc(test, sizeof(*t));
+	struct chm *map = test_map(test, &cell_params);
+	struct task_struct *task;
+	struct long_reader *r;
+	u64 key = 7, other;
+
+	t->map = map;
+	init_completion(&t->done);
+	r = test_reader(test);
+	KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(map, &key, 0, 1, GFP_ATOMIC), 1);
+	chm_clear(map);
+	/* All that the map grows through waits for the reader from now on. */
+	for (other = 7; other < 100 && !stats_of(map).grows; other++)
+		KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(map, &other, 0, 1, GFP_ATOMIC), 1);
+	KUNIT_EXPECT_EQ(test, chm_cell_add(map, &key, 0, 10), 0);
+	task = kthread_run(taker_thread, t, "chm_taker");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	while (has_key(map, 7))
+		msleep(20);
+	chm_clear(map);
+	stop_reader(test, r);
+	/* If it does not come back, nor will chm_destroy(). */
+	KUNIT_ASSERT_NE(test, wait_for_completion_timeout(&t->done, 20 * HZ), 0);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, t->ret, 0);
+	KUNIT_EXPECT_EQ(test, t->value, 11);
+	expect_sound(test, map);
+}
+
+/* --- Removal by those who look on --- */
+
+static void chm_remove_while_visiting(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long visited = 0, failed = 0;
+	const u64 *key, *value;
+	struct chm_iter it;
+	struct chm_pos pos;
+	u64 k;
+
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 1000), 0);
+	rcu_read_lock();
+	chm_for_each_rcu(map, pos, key, value) {
+		visited += *value == value_of(*key);
+		if (*key % 2)
+			failed += chm_remove(map, key) != 0;
+	}
+	rcu_read_unlock();
+	KUNIT_EXPECT_EQ(test, visited, 1000);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 500);
+	chm_iter_init(&it, map);
+	while (chm_iter_next(&it, &k, NULL))
+		failed += chm_remove(map, &k) != 0;
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 0);
+	expect_sound(test, map);
+}
+
+/* --- The callbacks' ctx --- */
+
+static void chm_ctx_reaches_drop(struct kunit *test)
+{
+	struct seen *one, *two;
+	struct chm *a = seen_map(test, &seen_params, &one);
+	struct chm *b = seen_map(test, &seen_params, &two);
+
+	KUNIT_EXPECT_EQ(test, insert_keys(a, 0, 300), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(b, 0, 500), 0);
+	KUNIT_EXPECT_EQ(test, remove_keys(a, 0, 100), 0);
+	chm_clear(b);
+	KUNIT_EXPECT_EQ(test, insert_keys(b, 0, 5), 0);
+	destroy_now(test, b);
+	destroy_now(test, a);
+	KUNIT_EXPECT_EQ(test, atomic_read(&one->drops), 300);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&one->keys), 300 * 299 / 2);
+	KUNIT_EXPECT_EQ(test, atomic_read(&two->drops), 505);
+}
+
+static void chm_ctx_reaches_clone(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_CLONE,
+		.clone = seen_clone, .drop = seen_drop,
+	};
+	struct seen *seen;
+	struct chm *map = seen_map(test, &p, &seen);
+
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 500), 0);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 3000, GFP_KERNEL), 0);
+	KUNIT_EXPECT_GE(test, atomic_read(&seen->clones), 500);
+	destroy_now(test, map);
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops),
+			500 + atomic_read(&seen->clones));
+}
+
+/* Add to a cell's old copy, after the table has been replaced. */
+static bool update_old_copy(struct chm *map, u64 key, long n)
+{
+	atomic_long_t *old, *now;
+	u64 other;
+
+	rcu_read_lock();
+	old = chm_cell_lookup(map, &key);
+	now = old;
+	for (other = 1000; other < 3000 && now == old; other++) {
+		if (chm_insert(map, &other, &n, GFP_ATOMIC))
+			break;
+		now = chm_cell_lookup(map, &key);
+	}
+	if (old)
+		atomic_long_add(n, old);
+	rcu_read_unlock();
+	return old && now && old != now;
+}
+
+static void chm_ctx_reaches_merge(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(long), .class = CHM_CELL,
+		.merge = seen_merge, .drop = seen_drop,
+	};
+	struct seen *seen;
+	struct chm *map = seen_map(test, &p, &seen);
+	long value = 7;
+	u64 key;
+
+	for (key = 0; key < 100; key++)
+		KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &value, GFP_KERNEL), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	atomic_set(&seen->merges, 0);
+	KUNIT_EXPECT_TRUE(test, update_old_copy(map, 7, 5));
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_GT(test, atomic_read(&seen->merges), 0);
+	key = 7;
+	KUNIT_EXPECT_TRUE(test, chm_cell_read(map, &key, &value));
+	KUNIT_EXPECT_EQ(test, value, 7 + 5);
+	destroy_now(test, map);
+	KUNIT_EXPECT_GT(test, atomic_read(&seen->drops), 100);
+}
+
+static atomic_t drops_without_ctx;
+
+static void drop_without_ctx(void *ctx, void *key, void *value)
+{
+	if (!ctx)
+		atomic_inc(&drops_without_ctx);
+}
+
+static DEFINE_CHM(static_map, .key_size = sizeof(u64), .value_size = sizeof(u64),
+		  .drop = drop_without_ctx);
+
+static void chm_ctx_of_static_map_is_null(struct kunit *test)
+{
+	atomic_set(&drops_without_ctx, 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(&static_map, 0, 20), 0);
+	chm_clear(&static_map);
+	/* It can't be used again; shrink instead of destroying it. */
+	KUNIT_EXPECT_EQ(test, chm_shrink(&static_map, GFP_KERNEL), 0);
+	KUNIT_EXPECT_TRUE(test, settle(&static_map));
+	KUNIT_EXPECT_EQ(test, atomic_read(&drops_without_ctx), 20);
+}
+
+/* --- Typed maps that are declared elsewhere --- */
+
+DECLARE_CHM_TYPE(name_map);
+
+/* As a header would have it. */
+struct name_user {
+	int			before;
+	struct name_map		names;
+	int			after;
+};
+
+DEFINE_CHM_FUNCTIONS(name_map, char[16], u64, .drop = seen_drop);
+
+static void name_fill(char (*name)[16], u32 nr)
+{
+	memset(*name, 0, sizeof(*name));
+	scnprintf(*name, sizeof(*name), "name-%u", nr);
+}
+
+static u32 name_walk(struct name_map *names, u64 *sum)
+{
+	struct chm_iter it;
+	char name[16];
+	u64 value;
+	u32 n = 0;
+
+	*sum = 0;
+	name_map_iter_init(&it, names);
+	while (name_map_iter_next(&it, &name, &value)) {
+		*sum += value;
+		n++;
+	}
+	return n;
+}
+
+static void name_change(struct kunit *test, struct name_map *names)
+{
+	u64 value = 100, old = 0, expected;
+	char name[16], old_name[16];
+
+	name_fill(&name, 3);
+	KUNIT_EXPECT_EQ(test, name_map_get_or_insert(names, &name, &value, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, value, 3);
+	value = 100;
+	KUNIT_EXPECT_EQ(test, name_map_replace(names, &name, &value, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, name_map_upsert(names, &name, &value, GFP_KERNEL), 0);
+	expected = 101;
+	KUNIT_EXPECT_EQ(test, name_map_replace_if(names, &name, &expected, &value,
+						  GFP_KERNEL), -ESTALE);
+	KUNIT_EXPECT_EQ(test, name_map_remove_if(names, &name, &expected), -ESTALE);
+	value = 102;
+	KUNIT_EXPECT_EQ(test, name_map_swap(names, &name, &value, &old_name, &old,
+					    GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, old, 100);
+	KUNIT_EXPECT_STREQ(test, old_name, "name-3");
+	KUNIT_EXPECT_EQ(test, name_map_take(names, &name, &old_name, &old), 0);
+	KUNIT_EXPECT_EQ(test, old, 102);
+	KUNIT_EXPECT_STREQ(test, old_name, "name-3");
+	KUNIT_EXPECT_EQ(test, name_map_remove(names, &name), -ENOENT);
+	value = 3;
+	KUNIT_EXPECT_EQ(test, name_map_insert(names, &name, &value, GFP_KERNEL), 0);
+}
+
+static void name_find(struct kunit *test, struct name_map *names, u32 n)
+{
+	unsigned long wrong = 0;
+	char names4[4][16];
+	const u64 *values[4];
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		const u64 *found;
+		char name[16];
+		u64 value = 0;
+
+		name_fill(&name, i);
+		rcu_read_lock();
+		found = name_map_lookup(names, &name);
+		wrong += !found || *found != i;
+		found = name_map_lookup_or_insert(names, &name, &value, GFP_ATOMIC);
+		wrong += IS_ERR_OR_NULL(found) || *found != i;
+		rcu_read_unlock();
+		wrong += !name_map_get(names, &name, &value) || value != i;
+		name_fill(&names4[i % 4], i);
+	}
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	rcu_read_lock();
+	wrong = name_map_lookup_many(names, names4, 4, values);
+	rcu_read_unlock();
+	KUNIT_EXPECT_EQ(test, wrong, 4);
+}
+
+/* All bytes of the array count, also those behind a 0. */
+static void name_bytes_count(struct kunit *test, struct name_map *names)
+{
+	char name[16];
+	u64 value = 1;
+
+	name_fill(&name, 1);
+	name[15] = 'x';
+	KUNIT_EXPECT_FALSE(test, name_map_get(names, &name, &value));
+	KUNIT_EXPECT_EQ(test, name_map_insert(names, &name, &value, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, name_map_remove(names, &name), 0);
+}
+
+static void chm_typed_map_with_array_keys(struct kunit *test)
+{
+	struct name_user *user = test_alloc(test, sizeof(*user));
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct name_map *names = &user->names;
+	char (*keys)[16] = test_alloc(test, 200 * sizeof(*keys));
+	u64 *values = test_alloc(test, 200 * sizeof(*values));
+	struct chm_stats s;
+	int err = 1;
+	u64 sum;
+	u32 i;
+
+	BUILD_BUG_ON(sizeof(struct name_map) != sizeof(struct chm));
+	KUNIT_ASSERT_EQ(test, name_map_init(names, seen, NULL), 0);
+	for (i = 0; i < 200; i++) {
+		name_fill(&keys[i], i);
+		values[i] = i;
+	}
+	KUNIT_EXPECT_EQ(test, name_map_reserve(names, 50, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, name_map_insert_many(names, (void *)keys, values, 200,
+						   GFP_KERNEL, &err), 200);
+	KUNIT_EXPECT_EQ(test, err, 0);
+	name_find(test, names, 200);
+	name_change(test, names);
+	name_bytes_count(test, names);
+	KUNIT_EXPECT_EQ(test, name_walk(names, &sum), 200);
+	KUNIT_EXPECT_EQ(test, sum, 199 * 200 / 2);
+	KUNIT_EXPECT_EQ(test, name_map_count(names), 200);
+	KUNIT_EXPECT_EQ(test, name_map_shrink(names, GFP_KERNEL), 0);
+	name_map_stats(names, &s);
+	KUNIT_EXPECT_EQ(test, s.entries, 200);
+	KUNIT_EXPECT_EQ(test, name_map_verify(names), 0);
+	name_map_clear(names);
+	KUNIT_EXPECT_EQ(test, name_map_insert(names, (void *)keys, values, GFP_KERNEL), 0);
+	name_map_destroy_async(names);
+	chm_barrier();
+	/* 200, two replacements, the one with an 'x', and the last. */
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 204);
+	KUNIT_ASSERT_EQ(test, name_map_init(names, seen, NULL), 0);
+	name_map_destroy(names);
+}
+
+/* --- Strings of their own as keys --- */
+
+static atomic_t strings_alive;
+
+static void string_drop(void *ctx, void *key, void *value)
+{
+	atomic_dec(&strings_alive);
+	kfree(*(char **)key);
+}
+
+DEFINE_CHM_TYPE(string_map, char *, u64, .hash = chm_hash_string,
+		.equal = chm_equal_string, .drop = string_drop);
+
+static char *string_new(u32 nr)
+{
+	char *s = kasprintf(GFP_KERNEL, "%*s%u", nr % 50, "string", nr);
+
+	if (s)
+		atomic_inc(&strings_alive);
+	return s;
+}
+
+static int string_insert(struct string_map *map, u32 nr)
+{
+	char *s = string_new(nr);
+	u64 value = nr;
+	int ret;
+
+	if (!s)
+		return -ENOMEM;
+	ret = string_map_insert(map, &s, &value, GFP_KERNEL);
+	if (ret)
+		string_drop(NULL, &s, &value);
+	return ret;
+}
+
+/* By a string at another address. */
+static bool string_has(struct string_map *map, u32 nr)
+{
+	char text[80], *s = text;
+	u64 value;
+
+	scnprintf(text, sizeof(text), "%*s%u", nr % 50, "string", nr);
+	return string_map_get(map, &s, &value) && value == nr;
+}
+
+static void string_exchange(struct kunit *test, struct string_map *map)
+{
+	char *s = string_new(7), *old = NULL;
+	u64 value = 70, old_value = 0;
+
+	KUNIT_ASSERT_NOT_NULL(test, s);
+	KUNIT_EXPECT_EQ(test, string_map_swap(map, &s, &value, &old, &old_value,
+					      GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, old_value, 7);
+	KUNIT_EXPECT_PTR_NE(test, old, s);
+	synchronize_rcu();
+	if (old)
+		string_drop(NULL, &old, &old_value);
+	KUNIT_EXPECT_EQ(test, string_map_take(map, &s, &old, &old_value), 0);
+	KUNIT_EXPECT_EQ(test, old_value, 70);
+	KUNIT_EXPECT_PTR_EQ(test, old, s);
+	synchronize_rcu();
+	string_drop(NULL, &s, &value);
+	KUNIT_EXPECT_EQ(test, string_insert(map, 7), 0);
+}
+
+static void chm_string_keys_are_owned(struct kunit *test)
+{
+	struct string_map *map = test_alloc(test, sizeof(*map));
+	unsigned long missed = 0, found = 0;
+	u32 i;
+
+	atomic_set(&strings_alive, 0);
+	KUNIT_ASSERT_EQ(test, string_map_init(map, NULL, NULL), 0);
+	for (i = 0; i < 1000; i++)
+		KUNIT_EXPECT_EQ(test, string_insert(map, i), 0);
+	KUNIT_EXPECT_EQ(test, string_insert(map, 500), -EEXIST);
+	string_exchange(test, map);
+	for (i = 0; i < 1000; i++)
+		missed += !string_has(map, i);
+	for (; i < 1500; i++)
+		found += string_has(map, i);
+	KUNIT_EXPECT_EQ(test, missed, 0);
+	KUNIT_EXPECT_EQ(test, found, 0);
+	KUNIT_EXPECT_EQ(test, string_map_verify(map), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&strings_alive), 1000);
+	string_map_destroy(map);
+	KUNIT_EXPECT_EQ(test, atomic_read(&strings_alive), 0);
+}
+
+static void chm_string_hash_depends_on_seed(struct kunit *test)
+{
+	const char *a = "one", *same = kstrdup("one", GFP_KERNEL), *b = "two", *empty = "";
+	u64 hash = chm_hash_string(&a, 1);
+
+	KUNIT_ASSERT_NOT_NULL(test, same);
+	KUNIT_EXPECT_EQ(test, chm_hash_string(&same, 1), hash);
+	KUNIT_EXPECT_NE(test, chm_hash_string(&a, 2), hash);
+	KUNIT_EXPECT_NE(test, chm_hash_string(&b, 1), hash);
+	KUNIT_EXPECT_NE(test, chm_hash_string(&empty, 1), hash);
+	KUNIT_EXPECT_TRUE(test, chm_equal_string(&a, &same));
+	KUNIT_EXPECT_FALSE(test, chm_equal_string(&a, &b));
+	KUNIT_EXPECT_FALSE(test, chm_equal_string(&a, &empty));
+	kfree(same);
+}
+
+/* === Destroyed without waiting =========================================== */
+
+static void chm_destroy_async_drops_all(struct kunit *test)
+{
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	u32 round;
+
+	for (round = 1; round <= 20; round++) {
+		KUNIT_ASSERT_EQ(test, chm_init(map, &seen_params, seen, NULL), 0);
+		KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 500), 0);
+		KUNIT_EXPECT_EQ(test, remove_keys(map, 0, 100), 0);
+		chm_destroy_async(map);
+		/* Nobody looks at it any more. */
+		memset(map, 0x5a, sizeof(*map));
+	}
+	chm_barrier();
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 20 * 500);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&seen->keys), 20LL * 500 * 499 / 2);
+}
+
+/* Who has found a pair may go on reading it. */
+static void chm_destroy_async_waits_for_readers(struct kunit *test)
+{
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	unsigned long wrong = 0;
+	const u64 *found;
+	u64 key = 3;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &seen_params, seen, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 5), 0);
+	rcu_read_lock();
+	found = chm_lookup(map, &key);
+	chm_destroy_async(map);
+	for (i = 0; i < 50 && found; i++) {
+		wrong += *found != value_of(3) || atomic_read(&seen->drops);
+		mdelay(1);
+	}
+	rcu_read_unlock();
+	KUNIT_EXPECT_NOT_NULL(test, found);
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	chm_barrier();
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 5);
+}
+
+/* With a table half filled, and one of a CHM_CELL map that settles. */
+static void chm_destroy_async_in_the_middle(struct kunit *test)
+{
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	static const struct chm_params clones = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_CLONE,
+		.clone = seen_clone, .drop = seen_drop,
+	};
+	static const struct chm_params cells = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_CELL,
+		.drop = seen_drop,
+	};
+	unsigned long inserted = 0;
+	u32 n;
+
+	be_restless(test, 1, true);
+	for (n = 1; n < 300; n += 13) {
+		KUNIT_ASSERT_EQ(test, chm_init(map, n % 2 ? &clones : &cells, seen, NULL), 0);
+		KUNIT_EXPECT_EQ(test, insert_keys(map, 0, n), 0);
+		inserted += n;
+		if (n % 3)
+			chm_destroy_async(map);
+		else
+			chm_destroy(map);
+	}
+	calm_down(test);
+	chm_barrier();
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops),
+			inserted + atomic_read(&seen->clones));
+	KUNIT_EXPECT_GT(test, atomic_read(&seen->clones), 0);
+}
+
+struct ender {
+	struct hrtimer		timer;
+	struct chm		map;
+	struct seen		*seen;
+	bool			soft;
+	int			failed;
+	struct completion	done;
+};
+
+/* A map that lives and ends within an interrupt. */
+static enum hrtimer_restart end_in_timer(struct hrtimer *timer)
+{
+	struct ender *e = container_of(timer, struct ender, timer);
+	u64 key;
+
+	e->failed = chm_init(&e->map, &seen_params, e->seen, NULL);
+	for (key = 0; key < 20 && !e->failed; key++)
+		e->failed = chm_insert(&e->map, &key, &key, GFP_ATOMIC);
+	chm_destroy_async(&e->map);
+	memset(&e->map, 0, sizeof(e->map));
+	complete(&e->done);
+	return HRTIMER_NORESTART;
+}
+
+static void end_in(struct kunit *test, enum hrtimer_mode mode)
+{
+	struct ender *e = test_alloc(test, sizeof(*e));
+	u32 round;
+
+	e->seen = test_alloc(test, sizeof(*e->seen));
+	hrtimer_setup(&e->timer, end_in_timer, CLOCK_MONOTONIC, mode);
+	for (round = 0; round < 10; round++) {
+		init_completion(&e->done);
+		hrtimer_start(&e->timer, ns_to_ktime(NSEC_PER_USEC), mode);
+		wait_for_completion(&e->done);
+		hrtimer_cancel(&e->timer);
+		KUNIT_EXPECT_EQ(test, e->failed, 0);
+	}
+	chm_barrier();
+	KUNIT_EXPECT_EQ(test, atomic_read(&e->seen->drops), 10 * 20);
+}
+
+static void chm_destroy_async_in_softirq(struct kunit *test)
+{
+	end_in(test, HRTIMER_MODE_REL_SOFT);
+}
+
+static void chm_destroy_async_in_hardirq(struct kunit *test)
+{
+	end_in(test, HRTIMER_MODE_REL);
+}
+
+/*
+ * The worker was asked for a larger table and is at the map, perhaps, when that is
+ * destroyed and its memory is overwritten and freed.
+ */
+static void chm_destroy_async_under_the_worker(struct kunit *test)
+{
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	u32 n = scaled(600, 50), i;
+	unsigned long inserted = 0;
+
+	for (i = 0; i < n; i++) {
+		/* 32 KiB are the table of 1433 pairs. */
+		u32 pairs = 1300 + get_random_u32() % 1700;
+		struct chm *map = kmalloc(sizeof(*map), GFP_KERNEL);
+
+		KUNIT_ASSERT_NOT_NULL(test, map);
+		KUNIT_EXPECT_EQ(test, chm_init(map, &seen_params, seen, NULL), 0);
+		KUNIT_EXPECT_EQ(test, insert_keys(map, 0, pairs), 0);
+		inserted += pairs;
+		udelay(get_random_u32() % 64);
+		chm_destroy_async(map);
+		memset(map, 0x5a, sizeof(*map));
+		kfree(map);
+		cond_resched();
+	}
+	chm_barrier();
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), inserted);
+}
+
+struct slow_drop {
+	struct completion	inside;
+	struct completion	leave;
+	atomic64_t		keys;		/* sum of those dropped */
+	atomic64_t		values;
+	bool			late;
+};
+
+static void slow_drop(void *ctx, void *key, void *value)
+{
+	struct slow_drop *s = ctx;
+
+	complete(&s->inside);
+	s->late |= !wait_for_completion_timeout(&s->leave, 60 * HZ);
+	atomic64_add(*(u64 *)key, &s->keys);
+	atomic64_add(*(u64 *)value, &s->values);
+}
+
+/* Nobody uses a slot again before drop() has returned, slow as it may be. */
+static void chm_drop_comes_before_reuse(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = slow_drop,
+	};
+	struct slow_drop *s = test_alloc(test, sizeof(*s));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	u64 key, keys = 0, values = 0;
+
+	init_completion(&s->inside);
+	init_completion(&s->leave);
+	KUNIT_ASSERT_EQ(test, chm_init(map, &p, s, NULL), 0);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 150, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 1, 61), 0);
+	KUNIT_EXPECT_EQ(test, remove_keys(map, 1, 61), 0);
+	for (key = 1; key < 61; key++) {
+		keys += key;
+		values += value_of(key);
+	}
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->inside, 60 * HZ), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 1001, 1061), 0);
+	complete_all(&s->leave);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_EQ(test, atomic64_read(&s->keys), keys);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&s->values), values);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 1001, 1061), 0);
+	KUNIT_EXPECT_FALSE(test, s->late);
+	chm_destroy(map);
+}
+
+struct destroyer {
+	struct chm		*map;
+	struct completion	done;
+};
+
+static int destroyer_thread(void *arg)
+{
+	struct destroyer *d = arg;
+
+	chm_destroy(d->map);
+	complete(&d->done);
+	return await_stop();
+}
+
+/* chm_destroy() waits for the turn of the worker, and a slow drop() in it. */
+static void chm_destroy_waits_for_drop(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = slow_drop,
+	};
+	struct slow_drop *s = test_alloc(test, sizeof(*s));
+	struct destroyer *d = test_alloc(test, sizeof(*d));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	struct task_struct *task;
+
+	init_completion(&s->inside);
+	init_completion(&s->leave);
+	d->map = map;
+	init_completion(&d->done);
+	KUNIT_ASSERT_EQ(test, chm_init(map, &p, s, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 3), 0);
+	KUNIT_EXPECT_EQ(test, remove_key(map, 1), 0);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->inside, 60 * HZ), 0);
+	task = kthread_run(destroyer_thread, d, "chm_destroyer");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	msleep(300);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&s->keys), 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 2);
+	complete_all(&s->leave);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&d->done, 60 * HZ), 0);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&s->keys), 3);
+	KUNIT_EXPECT_FALSE(test, s->late);
+	kthread_stop(task);
+}
+
+/*
+ * The worker has many turns at a map, one after the other, because drop() is called
+ * for some pairs in each.  chm_destroy() may come between two of them.
+ */
+static void chm_destroy_between_turns(struct kunit *test)
+{
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	u32 n = scaled(300, 60), i;
+
+	for (i = 0; i < n; i++) {
+		KUNIT_EXPECT_EQ(test, chm_init(map, &seen_params, seen, NULL), 0);
+		KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 1000), 0);
+		KUNIT_EXPECT_EQ(test, remove_keys(map, 0, 1000), 0);
+		synchronize_rcu_expedited();
+		udelay(get_random_u32() % 256);
+		chm_destroy(map);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), n * 1000);
+}
+
+static void chm_destroy_async_of_many_maps(struct kunit *test)
+{
+	u32 n = scaled(10000, 500), i;
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct chm *maps = test_alloc(test, n * sizeof(*maps));
+	u64 start, made, ended, all;
+
+	start = now_ns();
+	for (i = 0; i < n; i++) {
+		KUNIT_ASSERT_EQ(test, chm_init(&maps[i], &seen_params, seen, NULL), 0);
+		KUNIT_EXPECT_EQ(test, insert_keys(&maps[i], 0, 5), 0);
+	}
+	made = now_ns();
+	for (i = 0; i < n; i++)
+		chm_destroy_async(&maps[i]);
+	ended = now_ns();
+	memset(maps, 0x5a, n * sizeof(*maps));
+	chm_barrier();
+	all = now_ns();
+	kunit_info(test, "measured: %u maps of 5 pairs: %llu ns each to make, %llu ns to destroy_async, %llu us until the barrier was over\n",
+		   n, div_u64(made - start, n), div_u64(ended - made, n),
+		   div_u64(all - ended, 1000));
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 5 * n);
+}
+
+static void chm_barrier_with_nothing_to_do(struct kunit *test)
+{
+	struct chm *map = test_alloc(test, sizeof(*map));
+
+	chm_barrier();
+	KUNIT_ASSERT_EQ(test, chm_init(map, &u64_params, NULL, NULL), 0);
+	chm_destroy_async(map);
+	chm_barrier();
+	chm_barrier();
+	KUNIT_SUCCEED(test);
+}
+
+/* === Misuse ============================================================== */
+
+/*
+ * Each wrong call is to fail with its errno, always, and to be reported in the log,
+ * once: so only those who come first see the report.  The kernel's taint tells
+ * whether somebody else has been there before.
+ */
+static atomic_t misuse_reports;
+static const char *misuse_name;
+static bool misuse_tainted;	/* before this suite */
+
+static void misuse_probe(void *unused, const char *text, size_t len)
+{
+	if (strnstr(text, misuse_name, len))
+		atomic_inc(&misuse_reports);
+}
+
+struct misuse {
+	const char	*name;		/* of the function, as it is to be reported */
+	int		(*call)(struct chm *map);
+	bool		cells;
+};
+
+static int misuse_insert(struct chm *map)
+{
+	u64 key = 1000, value = 1;
+
+	return chm_insert(map, &key, &value, GFP_KERNEL);
+}
+
+static int misuse_upsert(struct chm *map)
+{
+	u64 key = 1, value = 1;
+
+	return chm_upsert(map, &key, &value, GFP_KERNEL);
+}
+
+static int misuse_replace(struct chm *map)
+{
+	u64 key = 1, value = 1;
+
+	return chm_replace(map, &key, &value, GFP_KERNEL);
+}
+
+static int misuse_replace_if(struct chm *map)
+{
+	u64 key = 1, old = value_of(1), value = 1;
+
+	return chm_replace_if(map, &key, &old, &value, GFP_KERNEL);
+}
+
+static int misuse_swap(struct chm *map)
+{
+	u64 key = 1, value = 1, old;
+
+	return chm_swap(map, &key, &value, NULL, &old, GFP_KERNEL);
+}
+
+static int misuse_get_or_insert(struct chm *map)
+{
+	u64 key = 1000, value = 1;
+
+	return chm_get_or_insert(map, &key, &value, GFP_KERNEL);
+}
+
+static int misuse_lookup_or_insert(struct chm *map)
+{
+	u64 key = 1000, value = 1;
+
+	return PTR_ERR_OR_ZERO(chm_lookup_or_insert(map, &key, &value, GFP_KERNEL));
+}
+
+static int misuse_insert_many(struct chm *map)
+{
+	u64 keys[2] = { 1000, 1001 };
+	int err = 0;
+
+	return chm_insert_many(map, keys, keys, 2, GFP_KERNEL, &err) ? 0 : err;
+}
+
+static int misuse_cell_upsert_add(struct chm *map)
+{
+	u64 key = 1000;
+
+	return chm_cell_upsert_add(map, &key, 0, 1, GFP_KERNEL);
+}
+
+static int misuse_reserve(struct chm *map)
+{
+	return chm_reserve(map, 100000, GFP_KERNEL);
+}
+
+static int misuse_shrink(struct chm *map)
+{
+	return chm_shrink(map, GFP_KERNEL);
+}
+
+static int misuse_take(struct chm *map)
+{
+	u64 key = 1, value;
+
+	return chm_take(map, &key, NULL, &value);
+}
+
+static const struct misuse misuses[] = {
+	{ "chm_insert", misuse_insert },
+	{ "chm_upsert", misuse_upsert },
+	{ "chm_replace", misuse_replace },
+	{ "chm_replace_if", misuse_replace_if },
+	{ "chm_swap", misuse_swap },
+	{ "chm_get_or_insert", misuse_get_or_insert },
+	{ "chm_lookup_or_insert", misuse_lookup_or_insert },
+	{ "chm_insert_many", misuse_insert_many },
+	{ "chm_cell_upsert_add", misuse_cell_upsert_add, .cells = true },
+	{ "chm_reserve", misuse_reserve },
+	{ "chm_shrink", misuse_shrink },
+	{ "chm_take", misuse_take, .cells = true },
+};
+
+static void misuse_describe(const struct misuse *m, char *desc)
+{
+	strscpy(desc, m->name, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(misuse, misuses, misuse_describe);
+
+/* Nothing may end the test before misuse_end(). */
+static void misuse_begin(struct kunit *test, const char *name)
+{
+	misuse_name = name;
+	atomic_set(&misuse_reports, 0);
+	KUNIT_ASSERT_EQ(test, register_trace_console(misuse_probe, NULL), 0);
+	pr_info("EXPECT \\[chm\\]|chm\\.c: begin\n");
+}
+
+static void misuse_end(void)
+{
+	pr_info("EXPECT \\[chm\\]|chm\\.c: end\n");
+	unregister_trace_console(misuse_probe, NULL);
+	tracepoint_synchronize_unregister();
+}
+
+/* Can this kernel tell that somebody is within rcu_read_lock()? */
+static bool misuse_is_seen_in_reader(void)
+{
+	return IS_ENABLED(CONFIG_PREEMPT_RCU) || IS_ENABLED(CONFIG_PREEMPT_COUNT) ||
+	       IS_ENABLED(CONFIG_DEBUG_LOCK_ALLOC);
+}
+
+static int misuse_in_reader(const struct misuse *m, struct chm *map)
+{
+	int ret;
+
+	rcu_read_lock();
+	ret = m->call(map);
+	rcu_read_unlock();
+	return ret;
+}
+
+static int misuse_without_interrupts(const struct misuse *m, struct chm *map)
+{
+	unsigned long flags;
+	int ret;
+
+	local_irq_save(flags);
+	ret = m->call(map);
+	local_irq_restore(flags);
+	return ret;
+}
+
+static int misuse_with_bh_disabled(const struct misuse *m, struct chm *map)
+{
+	int ret;
+
+	local_bh_disable();
+	ret = m->call(map);
+	local_bh_enable();
+	return ret;
+}
+
+/* Nothing was done: no key came or went. */
+static void misuse_expect_unchanged(struct kunit *test, struct chm *map)
+{
+	KUNIT_EXPECT_EQ(test, chm_count(map), 100);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 100), 0);
+	expect_sound(test, map);
+}
+
+static void chm_blocking_where_it_must_not(struct kunit *test)
+{
+	const struct misuse *m = test->param_value;
+	struct chm *map = test_map(test, m->cells ? &cell_params : &u64_params);
+	int ret[3];
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	misuse_begin(test, m->name);
+	ret[0] = misuse_is_seen_in_reader() ? misuse_in_reader(m, map) : -EDEADLK;
+	ret[1] = misuse_without_interrupts(m, map);
+	ret[2] = misuse_with_bh_disabled(m, map);
+	misuse_end();
+	KUNIT_EXPECT_EQ_MSG(test, ret[0], -EDEADLK, "in a reader");
+	KUNIT_EXPECT_EQ_MSG(test, ret[1], -EDEADLK, "with interrupts off");
+	KUNIT_EXPECT_EQ_MSG(test, ret[2], -EDEADLK, "with softirqs off");
+	misuse_expect_unchanged(test, map);
+	kunit_info(test, "%u lines of the log name it\n", atomic_read(&misuse_reports));
+	if (!misuse_tainted)
+		KUNIT_EXPECT_GT_MSG(test, atomic_read(&misuse_reports), 0,
+				    "nothing in the log");
+	/* It is still of use. */
+	KUNIT_EXPECT_EQ(test, m->call(map) < 0, 0);
+	expect_sound(test, map);
+}
+
+/* Once, not each time. */
+static void chm_misuse_is_reported_once(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	u32 i;
+	int wrong = 0;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	/* The first may be reported. */
+	misuse_begin(test, "WARNING:");
+	misuse_without_interrupts(&misuses[0], map);
+	misuse_end();
+	misuse_begin(test, "WARNING:");
+	for (i = 0; i < 10; i++)
+		wrong += misuse_without_interrupts(&misuses[0], map) != -EDEADLK;
+	misuse_end();
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&misuse_reports), 0);
+	misuse_expect_unchanged(test, map);
+}
+
+/* Every writer of a CHM_SYNC map must be able to sleep. */
+static int misuse_sync_insert(struct chm *map)
+{
+	u64 key = 1000, value = 1;
+
+	return chm_insert(map, &key, &value, GFP_ATOMIC);
+}
+
+static int misuse_sync_remove(struct chm *map)
+{
+	u64 key = 1;
+
+	return chm_remove(map, &key);
+}
+
+static void chm_sync_map_where_it_must_not_block(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .reclaim = CHM_SYNC,
+	};
+	static const struct misuse insert = { "chm_insert", misuse_sync_insert };
+	static const struct misuse removal = { "chm_remove", misuse_sync_remove };
+	struct chm *map = test_map(test, &p);
+	int ret[2];
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	misuse_begin(test, "chm_");
+	ret[0] = misuse_without_interrupts(&insert, map);
+	ret[1] = misuse_without_interrupts(&removal, map);
+	misuse_end();
+	KUNIT_EXPECT_EQ(test, ret[0], -EDEADLK);
+	KUNIT_EXPECT_EQ(test, ret[1], -EDEADLK);
+	misuse_expect_unchanged(test, map);
+}
+
+/* What a lookup and each writer says where there is no map. */
+static void misuse_of_no_map(struct kunit *test, struct chm *map)
+{
+	u64 key = 1, value = 2, old = 3;
+	struct chm_iter it;
+	struct chm_stats s;
+	int err = 0, ret[12];
+	bool found;
+	u32 i;
+
+	misuse_begin(test, "chm_");
+	ret[0] = chm_insert(map, &key, &value, GFP_KERNEL);
+	ret[1] = chm_insert(map, &key, &value, GFP_ATOMIC);
+	ret[2] = chm_upsert(map, &key, &value, GFP_KERNEL);
+	ret[3] = chm_replace(map, &key, &value, GFP_KERNEL);
+	ret[4] = chm_swap(map, &key, &value, NULL, &old, GFP_KERNEL);
+	ret[5] = chm_get_or_insert(map, &key, &value, GFP_KERNEL);
+	ret[6] = chm_insert_many(map, &key, &value, 1, GFP_KERNEL, &err) ? 0 : err;
+	ret[7] = chm_remove(map, &key);
+	ret[8] = chm_remove_if(map, &key, &value);
+	ret[9] = chm_take(map, &key, NULL, &old);
+	ret[10] = chm_reserve(map, 10, GFP_KERNEL);
+	ret[11] = chm_shrink(map, GFP_KERNEL);
+	chm_clear(map);
+	found = chm_get(map, &key, &value);
+	chm_stats(map, &s);
+	chm_iter_init(&it, map);
+	found |= chm_iter_next(&it, &key, &value);
+	misuse_end();
+	for (i = 0; i < ARRAY_SIZE(ret); i++)
+		KUNIT_EXPECT_EQ_MSG(test, ret[i], -EINVAL, "call %u", i);
+	KUNIT_EXPECT_FALSE(test, found);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 0);
+}
+
+static void chm_map_that_was_never_made(struct kunit *test)
+{
+	misuse_of_no_map(test, test_alloc(test, sizeof(struct chm)));
+}
+
+static void chm_map_that_was_destroyed(struct kunit *test)
+{
+	struct chm *map = test_alloc(test, sizeof(*map));
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &u64_params, NULL, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 100), 0);
+	chm_destroy(map);
+	misuse_of_no_map(test, map);
+	/* And it can be made again. */
+	KUNIT_ASSERT_EQ(test, chm_init(map, &u64_params, NULL, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 100), 0);
+	chm_destroy(map);
+}
+
+static void chm_map_that_was_destroyed_async(struct kunit *test)
+{
+	struct chm *map = test_alloc(test, sizeof(*map));
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &u64_params, NULL, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 100), 0);
+	chm_destroy_async(map);
+	misuse_of_no_map(test, map);
+	chm_barrier();
+}
+
+/* === One thread against a model ========================================== */
+
+/*
+ * An array says what the map has to hold.  Every call is checked against it, and
+ * chm_verify() compares the table that is being filled with what was copied.
+ *
+ * The worker is held now and then: then all copying is done by the calls, a chunk
+ * each, so that they meet migrations in every state.
+ */
+#define MODEL_KEYS	72U
+#define MODEL_VERSIONS	65536U
+
+struct model_spec {
+	const char		*name;
+	enum chm_class		class;
+	u64			(*hash)(const void *key, u64 hash_seed);
+	u32			keys;
+	bool			restless;
+	bool			clone_fails;	/* now and then */
+};
+
+struct model {
+	struct kunit		*test;
+	const struct model_spec	*spec;
+	struct chm_params	params;
+	struct chm		map;
+	struct plug		*plug;
+	bool			faults;		/* allocations fail */
+	gfp_t			gfp;		/* of the last call */
+	u64			rng;
+	u64			value[MODEL_KEYS];	/* 0: absent */
+	u32			present;
+	u64			versions;
+	atomic_t		*copies;	/* of each version */
+	atomic_t		drops;
+	atomic_t		clones;
+	u32			asked_to_clone;	/* under the map's lock */
+	unsigned long		inserted;
+	unsigned long		handed_out;
+	unsigned long		wrong;
+	unsigned long		refused;	/* for want of memory */
+	unsigned long		midway;		/* calls that met a migration */
+	unsigned long		calls;
+};
+
+static bool model_counts(const struct model *m)
+{
+	return m->spec->class != CHM_CELL;
+}
+
+/* Drops and clones are told by the version; of cells only their number is known. */
+static void model_drop(void *ctx, void *key, void *value)
+{
+	struct model *m = ctx;
+
+	atomic_inc(&m->drops);
+	if (model_counts(m) && atomic_dec_return(&m->copies[*(u64 *)value]) < 0)
+		WRITE_ONCE(m->wrong, m->wrong + 1);
+}
+
+static int model_clone(void *ctx, void *new_key, void *new_value, const void *key,
+		       const void *value, gfp_t gfp)
+{
+	struct model *m = ctx;
+
+	if (m->spec->clone_fails && ++m->asked_to_clone % 97 == 0)
+		return -ENOSPC;
+	atomic_inc(&m->clones);
+	atomic_inc(&m->copies[*(const u64 *)value]);
+	return 0;
+}
+
+/* A version to store: a drop() of it is due. */
+static u64 model_version(struct model *m)
+{
+	m->versions = m->versions % (MODEL_VERSIONS - 1) + 1;
+	if (model_counts(m))
+		atomic_inc(&m->copies[m->versions]);
+	return m->versions;
+}
+
+/* It was not stored, came back, or was overwritten in place: no drop() is due. */
+static void model_forget(struct model *m, u64 value)
+{
+	if (model_counts(m))
+		atomic_dec(&m->copies[value]);
+}
+
+static void model_stored(struct model *m, u64 key, u64 value)
+{
+	if (!m->value[key]) {
+		m->present++;
+		m->inserted++;
+	}
+	m->value[key] = value;
+}
+
+static void model_removed(struct model *m, u64 key)
+{
+	m->value[key] = 0;
+	m->present--;
+}
+
+static bool model_in_place(const struct model *m)
+{
+	return m->spec->class == CHM_WORD || m->spec->class == CHM_CELL;
+}
+
+static gfp_t model_gfp(struct model *m)
+{
+	bool block = !m->plug && rnd(&m->rng, 2);
+
+	m->gfp = (block ? GFP_KERNEL : GFP_ATOMIC) | __GFP_NOWARN;
+	return m->gfp;
+}
+
+static void model_expect(struct model *m, const char *what, u64 key, s64 got, s64 want)
+{
+	if (got == want)
+		return;
+	if (!m->wrong++)
+		KUNIT_FAIL(m->test, "%s of key %llu: %lld, not %lld, after %lu calls",
+			   what, key, got, want, m->calls);
+}
+
+/*
+ * Was this call refused for want of memory, as it may be in atomic context, or where
+ * allocations fail?  Then nothing has changed.
+ */
+static bool model_refused(struct model *m, int ret)
+{
+	if (ret != -ENOMEM || (gfpflags_allow_blocking(m->gfp) && !m->faults))
+		return false;
+	m->refused++;
+	return true;
+}
+
+static void model_insert(struct model *m, u64 key)
+{
+	u64 value = model_version(m), found = value;
+	bool get = rnd(&m->rng, 2);
+	int ret;
+
+	if (get)
+		ret = chm_get_or_insert(&m->map, &key, &found, model_gfp(m));
+	else
+		ret = chm_insert(&m->map, &key, &value, model_gfp(m));
+	if (ret == get && !m->value[key]) {
+		model_stored(m, key, value);
+		return;
+	}
+	model_forget(m, value);
+	if (model_refused(m, ret))
+		return;
+	model_expect(m, "insert", key, ret, !m->value[key] ? get : get ? 0 : -EEXIST);
+	/* Of cells, it copies what a lookup finds, which may lag behind. */
+	if (get && model_counts(m))
+		model_expect(m, "get_or_insert", key, found, m->value[key]);
+}
+
+static void model_replaced(struct model *m, u64 key, u64 value)
+{
+	if (model_in_place(m))
+		model_forget(m, m->value[key]);
+	else
+		m->inserted++;
+	model_stored(m, key, value);
+}
+
+static void model_replace(struct model *m, u64 key)
+{
+	u64 value = model_version(m);
+	int ret = chm_replace(&m->map, &key, &value, model_gfp(m));
+
+	if (!ret && m->value[key])
+		model_replaced(m, key, value);
+	else
+		model_forget(m, value);
+	if (!model_refused(m, ret))
+		model_expect(m, "replace", key, ret, m->value[key] ? 0 : -ENOENT);
+}
+
+static void model_upsert(struct model *m, u64 key)
+{
+	u64 value = model_version(m);
+	int ret = chm_upsert(&m->map, &key, &value, model_gfp(m));
+
+	if (!model_refused(m, ret))
+		model_expect(m, "upsert", key, ret, !m->value[key]);
+	if (!ret && m->value[key])
+		model_replaced(m, key, value);
+	else if (ret == 1 && !m->value[key])
+		model_stored(m, key, value);
+	else
+		model_forget(m, value);
+}
+
+static void model_swap(struct model *m, u64 key)
+{
+	u64 value = model_version(m), old = 0, old_key = ~key;
+	int ret = chm_swap(&m->map, &key, &value, &old_key, &old, model_gfp(m));
+
+	if (!model_refused(m, ret))
+		model_expect(m, "swap", key, ret, !m->value[key]);
+	if (!ret && m->value[key]) {
+		model_expect(m, "swap: old value", key, old, m->value[key]);
+		model_expect(m, "swap: old key", key, old_key, key);
+		model_forget(m, m->value[key]);
+		if (!model_in_place(m)) {
+			m->handed_out++;
+			m->inserted++;
+		}
+	}
+	if (ret >= 0)
+		model_stored(m, key, value);
+	else
+		model_forget(m, value);
+}
+
+static void model_replace_if(struct model *m, u64 key)
+{
+	bool hit = rnd(&m->rng, 2);
+	u64 value = model_version(m), expected = hit ? m->value[key] : value;
+	int ret = chm_replace_if(&m->map, &key, &expected, &value, model_gfp(m));
+	int want = !m->value[key] ? -ENOENT : hit ? 0 : -ESTALE;
+
+	if (!model_refused(m, ret))
+		model_expect(m, "replace_if", key, ret, want);
+	if (!ret && m->value[key])
+		model_replaced(m, key, value);
+	else
+		model_forget(m, value);
+}
+
+static void model_remove(struct model *m, u64 key)
+{
+	bool conditional = model_counts(m) && rnd(&m->rng, 2);
+	bool hit = !conditional || rnd(&m->rng, 2);
+	u64 expected = m->value[key] + !hit;
+	int want = !m->value[key] ? -ENOENT : hit ? 0 : -ESTALE;
+	int ret;
+
+	if (conditional)
+		ret = chm_remove_if(&m->map, &key, &expected);
+	else
+		ret = chm_remove(&m->map, &key);
+	model_expect(m, "remove", key, ret, want);
+	if (!ret && m->value[key])
+		model_removed(m, key);
+}
+
+static void model_take(struct model *m, u64 key)
+{
+	u64 old = 0, old_key = key;
+	int ret;
+
+	/* Of cells: waits for the worker. */
+	if (m->spec->class == CHM_CELL && (m->plug || rnd(&m->rng, 8)))
+		return;
+	ret = chm_take(&m->map, &key, &old_key, &old);
+	model_expect(m, "take", key, ret, m->value[key] ? 0 : -ENOENT);
+	if (ret || !m->value[key])
+		return;
+	model_expect(m, "take: value", key, old, m->value[key]);
+	model_expect(m, "take: key", key, old_key, key);
+	model_forget(m, m->value[key]);
+	m->handed_out++;
+	model_removed(m, key);
+}
+
+static void model_add(struct model *m, u64 key)
+{
+	int ret = chm_cell_add(&m->map, &key, 0, 1);
+
+	model_expect(m, "cell_add", key, ret, m->value[key] ? 0 : -ENOENT);
+	if (!ret)
+		m->value[key]++;
+}
+
+static void model_insert_many(struct model *m)
+{
+	u64 keys[6], values[6], want = 0;
+	unsigned long n, i;
+	int err = 1;
+
+	for (i = 0; i < 6; i++) {
+		keys[i] = rnd(&m->rng, m->spec->keys);
+		values[i] = model_version(m);
+	}
+	n = chm_insert_many(&m->map, keys, values, 6, model_gfp(m), &err);
+	for (i = 0; i < 6; i++) {
+		if (i >= n || m->value[keys[i]]) {
+			model_forget(m, values[i]);
+			continue;
+		}
+		want++;
+		model_stored(m, keys[i], values[i]);
+	}
+	model_expect(m, "insert_many", keys[0], n, want);
+	if (n == 6)
+		model_expect(m, "insert_many: err", keys[0], err, 0);
+	else if (!model_refused(m, err))
+		model_expect(m, "insert_many: err", keys[n], err,
+			     m->value[keys[n]] ? -EEXIST : 0);
+}
+
+static void model_whole(struct model *m)
+{
+	u64 key;
+	int ret = 0;
+
+	/* What retired tables may take is used up by those who never rest. */
+	WRITE_ONCE(chm_restless, false);
+	switch (rnd(&m->rng, m->plug ? 2 : 4)) {
+	case 0:
+		chm_clear(&m->map);
+		for (key = 0; key < MODEL_KEYS; key++)
+			m->value[key] = 0;
+		m->present = 0;
+		break;
+	case 2:
+		ret = chm_reserve(&m->map, rnd(&m->rng, 4 * MODEL_KEYS), GFP_KERNEL);
+		break;
+	case 3:
+		ret = chm_shrink(&m->map, GFP_KERNEL);
+	}
+	WRITE_ONCE(chm_restless, m->spec->restless);
+	/* What clone() said no to. */
+	if (m->spec->class == CHM_CLONE && (ret == -ENOSPC || ret == -ENOMEM))
+		return;
+	if (ret != -ENOMEM || !m->faults)
+		model_expect(m, "reserve or shrink", 0, ret, 0);
+}
+
+/* Fill and drain by turns, lest the map stays half full. */
+static void model_call(struct model *m)
+{
+	u64 key = rnd(&m->rng, m->spec->keys);
+	bool filling = m->calls / 150 % 2;
+
+	m->calls++;
+	switch (rnd(&m->rng, 16)) {
+	case 0:
+	case 1:
+		model_upsert(m, key);
+		break;
+	case 2:
+	case 3:
+		model_replace(m, key);
+		break;
+	case 4:
+	case 5:
+		if (model_counts(m))
+			model_swap(m, key);
+		else
+			model_add(m, key);
+		break;
+	case 6:
+		if (model_counts(m))
+			model_replace_if(m, key);
+		else
+			model_add(m, key);
+		break;
+	case 7:
+		model_insert_many(m);
+		break;
+	case 8:
+		if (!rnd(&m->rng, 6))
+			model_whole(m);
+		break;
+	case 9:
+	case 10:
+		model_take(m, key);
+		break;
+	default:
+		if (rnd(&m->rng, 8) < (filling ? 6 : 2))
+			model_insert(m, key);
+		else
+			model_remove(m, key);
+	}
+}
+
+/* 0: absent */
+static u64 model_read(struct model *m, u64 key)
+{
+	u64 value;
+	bool found;
+
+	if (m->spec->class == CHM_CELL)
+		found = chm_cell_read(&m->map, &key, &value);
+	else
+		found = chm_get(&m->map, &key, &value);
+	return found ? value : 0;
+}
+
+static void model_compare(struct model *m)
+{
+	u8 visits[MODEL_KEYS] = {};
+	struct chm_iter it;
+	u64 key;
+
+	for (key = 0; key < MODEL_KEYS; key++)
+		model_expect(m, "value", key, model_read(m, key), m->value[key]);
+	chm_iter_init(&it, &m->map);
+	while (chm_iter_next(&it, &key, NULL)) {
+		if (key < MODEL_KEYS)
+			visits[key]++;
+		else
+			model_expect(m, "walk", key, 1, 0);
+	}
+	for (key = 0; key < MODEL_KEYS; key++)
+		model_expect(m, "visits", key, visits[key], !!m->value[key]);
+	model_expect(m, "count", 0, chm_count(&m->map), m->present);
+}
+
+static void model_check(struct model *m)
+{
+	struct chm_stats s = stats_of(&m->map);
+
+	/* Cells are not done with when all are copied. */
+	m->midway += (s.copied && s.copied < s.chunks) ||
+		     (m->spec->class == CHM_CELL && s.retired_bytes);
+	model_expect(m, "verify", 0, chm_verify(&m->map), 0);
+	model_compare(m);
+}
+
+/* Hold the worker for a time, and let it work for a time. */
+static void model_plug(struct model *m)
+{
+	if (m->plug) {
+		unplug_worker(m->test, m->plug);
+		m->plug = NULL;
+	} else {
+		m->plug = plug_worker(m->test);
+	}
+}
+
+static void model_end(struct model *m)
+{
+	unsigned long left = 0;
+	u32 i;
+
+	if (m->plug)
+		model_plug(m);
+	calm_down(m->test);
+	model_check(m);
+	chm_destroy(&m->map);
+	for (i = 0; i < MODEL_VERSIONS; i++)
+		left += abs(atomic_read(&m->copies[i]));
+	KUNIT_EXPECT_EQ_MSG(m->test, left, 0, "G5: versions dropped too often or never");
+	KUNIT_EXPECT_EQ_MSG(m->test, atomic_read(&m->drops),
+			    m->inserted + atomic_read(&m->clones) - m->handed_out,
+			    "G5: drops");
+	KUNIT_EXPECT_EQ(m->test, m->wrong, 0);
+	KUNIT_EXPECT_LT(m->test, m->refused, m->calls / 3);
+	kunit_info(m->test, "measured: %s: %lu calls, %lu met a migration midway, %lu refused\n",
+		   m->spec->name, m->calls, m->midway, m->refused);
+}
+
+static struct model *model_new(struct kunit *test, const struct model_spec *spec)
+{
+	struct model *m = test_alloc(test, sizeof(*m));
+
+	m->test = test;
+	m->spec = spec;
+	flooded_seed = 0;
+	m->rng = rnd_seed(spec->class);
+	m->copies = test_alloc(test, MODEL_VERSIONS * sizeof(*m->copies));
+	m->params = (struct chm_params) {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.class = spec->class, .hash = spec->hash, .drop = model_drop,
+		.clone = spec->class == CHM_CLONE ? model_clone : NULL,
+	};
+	KUNIT_ASSERT_EQ(test, chm_init(&m->map, &m->params, m, NULL), 0);
+	be_restless(test, 1, spec->restless);
+	return m;
+}
+
+static void chm_calls_agree_with_model(struct kunit *test)
+{
+	struct model *m = model_new(test, test->param_value);
+	unsigned long n = scaled(6000, 1200);
+
+	while (m->calls < n && !m->wrong) {
+		if (m->calls % 400 == 200)
+			model_plug(m);
+		model_call(m);
+		model_check(m);
+	}
+	if (m->spec->restless && !m->spec->clone_fails)
+		KUNIT_EXPECT_GT(test, m->midway, m->calls / 50);
+	model_end(m);
+}
+
+static const struct model_spec model_specs[] = {
+	{ "frozen", CHM_FROZEN, NULL, MODEL_KEYS, true },
+	{ "frozen_few_homes", CHM_FROZEN, hash_wrapping, MODEL_KEYS, true },
+	{ "frozen_few_keys", CHM_FROZEN, hash_wrapping, 12, true },
+	{ "frozen_calm", CHM_FROZEN, hash_wrapping, MODEL_KEYS, false },
+	{ "frozen_flooded", CHM_FROZEN, hash_flooded, MODEL_KEYS, true },
+	{ "words", CHM_WORD, NULL, MODEL_KEYS, true },
+	{ "words_few_homes", CHM_WORD, hash_wrapping, MODEL_KEYS, true },
+	{ "clones", CHM_CLONE, NULL, MODEL_KEYS, true },
+	{ "clones_few_homes", CHM_CLONE, hash_wrapping, MODEL_KEYS, true },
+	{ "clones_that_fail", CHM_CLONE, NULL, MODEL_KEYS, true, .clone_fails = true },
+	{ "cells", CHM_CELL, NULL, MODEL_KEYS, true },
+	{ "cells_few_homes", CHM_CELL, hash_wrapping, MODEL_KEYS, true },
+	{ "cells_few_keys", CHM_CELL, hash_wrapping, 12, true },
+	{ "cells_calm", CHM_CELL, hash_wrapping, MODEL_KEYS, false },
+};
+
+static void model_describe_spec(const struct model_spec *spec, char *desc)
+{
+	strscpy(desc, spec->name, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(model, model_specs, model_describe_spec);
+
+/* === Memory that does not come =========================================== */
+
+#define FAULT_MOST	200U
+#define FAULT_CALLS	25U
+
+/*
+ * Some calls with allocation number @n of theirs failing, and with @all those after
+ * it.  Return: whether there were so many.
+ */
+static bool fault_once(struct model *m, unsigned int n, bool all)
+{
+	bool injected;
+	u32 i;
+
+	m->faults = true;
+	fail_allocations(n, all);
+	for (i = 0; i < FAULT_CALLS; i++)
+		model_call(m);
+	injected = end_failing();
+	m->faults = false;
+	model_check(m);
+	return injected;
+}
+
+/*
+ * With memory again, the next insertion does not fail; but one of cells may have to
+ * wait for a grace period, and for the worker.
+ */
+static void fault_recover(struct model *m)
+{
+	bool cells = m->spec->class == CHM_CELL;
+	u64 key, value;
+	int ret;
+
+	for (key = 0; key < m->spec->keys && m->value[key]; key++)
+		;
+	if (key == m->spec->keys)
+		return;
+	value = model_version(m);
+	ret = chm_insert(&m->map, &key, &value,
+			 cells && !m->plug ? GFP_KERNEL : GFP_ATOMIC);
+	if (!(cells && m->plug && ret == -ENOMEM))
+		model_expect(m, "insert after a failure", key, ret, 0);
+	if (!ret)
+		model_stored(m, key, value);
+	else
+		model_forget(m, value);
+}
+
+/*
+ * G6: every allocation fails, the first, the second, and so on, while migrations
+ * are half done.  The worker is held half the time: then all of them are made by
+ * the calls.
+ */
+static void chm_calls_survive_failed_allocations(struct kunit *test)
+{
+	struct model *m = model_new(test, test->param_value);
+	unsigned int reached[2] = {};
+	u32 way;
+
+	require_failures(test);
+	for (way = 0; way < 4 && !m->wrong; way++) {
+		unsigned int n = 1;
+
+		if (way % 2)
+			model_plug(m);
+		while (n < FAULT_MOST && fault_once(m, n, way / 2) && !m->wrong) {
+			fault_recover(m);
+			n++;
+		}
+		reached[way / 2] = max(reached[way / 2], n);
+		KUNIT_EXPECT_LT(test, n, FAULT_MOST);
+		if (way % 2)
+			model_plug(m);
+	}
+	kunit_info(test, "%u and %u failures, %lu calls refused\n", reached[0] - 1,
+		   reached[1] - 1, m->refused);
+	KUNIT_EXPECT_GT_MSG(test, reached[0], 1, "no allocation to fail");
+	model_end(m);
+}
+
+static void *no_alloc(u64 bytes, gfp_t gfp)
+{
+	return ERR_PTR(-ENOMEM);
+}
+
+struct stuck {
+	const char		*name;
+	enum chm_class		class;
+	u32			fill;		/* before memory ends */
+	gfp_t			gfp;
+};
+
+static const struct stuck stuck_specs[] = {
+	{ "small_atomic", CHM_FROZEN, 100, GFP_ATOMIC },
+	{ "large_atomic", CHM_FROZEN, 20000, GFP_ATOMIC },
+	{ "words_atomic", CHM_WORD, 100, GFP_ATOMIC },
+	{ "cells_atomic", CHM_CELL, 100, GFP_ATOMIC },
+	{ "large_cells_atomic", CHM_CELL, 20000, GFP_ATOMIC },
+};
+
+static void stuck_describe(const struct stuck *s, char *desc)
+{
+	strscpy(desc, s->name, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(stuck, stuck_specs, stuck_describe);
+
+static int stuck_insert(struct chm *map, u64 key, gfp_t gfp)
+{
+	u64 value = value_of(key);
+
+	return chm_insert(map, &key, &value, gfp | __GFP_NOWARN);
+}
+
+/* The first key that could not be inserted. */
+static u64 stuck_fill(struct kunit *test, struct chm *map, u64 from, gfp_t gfp)
+{
+	int ret = 0;
+	u64 key;
+
+	for (key = from; key < from + 200000 && !ret; key++)
+		ret = stuck_insert(map, key, gfp);
+	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	return ret ? key - 1 : key;
+}
+
+/*
+ * Growth never succeeds.  Insertions go on to half way between max_load and all
+ * slots, then fail and change nothing; removals never fail.  With memory, the map
+ * grows.
+ */
+static void chm_growth_that_never_succeeds(struct kunit *test)
+{
+	const struct stuck *s = test->param_value;
+	const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = s->class,
+	};
+	struct chm *map = test_map(test, &p);
+	struct plug *plug;
+	u64 key, full;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, s->fill), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	full = stuck_fill(test, map, s->fill, s->gfp);
+	kunit_info(test, "%llu pairs in %lu slots\n", full, stats_of(map).slots);
+	KUNIT_EXPECT_GE(test, full * 100, stats_of(map).slots * 85);
+	for (i = 0; i < 20; i++)
+		KUNIT_EXPECT_EQ(test, stuck_insert(map, full + i, s->gfp), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, chm_count(map), full);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, full), 0);
+	expect_sound(test, map);
+	for (key = 0; key < full; key += 2)
+		KUNIT_EXPECT_EQ(test, remove_key(map, key), 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), full / 2);
+	expect_sound(test, map);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	unplug_worker(test, plug);
+	for (i = 0; i < 250 && stuck_insert(map, full, GFP_ATOMIC) == -ENOMEM; i++)
+		msleep(20);
+	KUNIT_EXPECT_TRUE(test, has_key(map, full));
+	KUNIT_EXPECT_EQ(test, insert_keys(map, full + 1, 3 * full), 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, full, 3 * full), 0);
+	expect_sound(test, map);
+}
+
+/* The worker is of no help, but there is memory: small tables take no worker. */
+static void chm_growth_without_worker(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug = plug_worker(test);
+	unsigned long failed = 0;
+	u64 key;
+
+	for (key = 0; key < 1000; key++)
+		failed += stuck_insert(map, key, GFP_ATOMIC) != 0;
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1000), 0);
+	expect_sound(test, map);
+	unplug_worker(test, plug);
+}
+
+/* Who may block needs no worker, as long as retired tables are within the budget. */
+static void chm_growth_without_worker_by_blocking(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug = plug_worker(test);
+	u64 n = 15000;
+
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, n), 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, n), 0);
+	expect_sound(test, map);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/* === Half done, step by step ============================================= */
+
+/* Insert keys from @key on until a migration has begun.  Return: the next key. */
+static u64 begin_migration(struct kunit *test, struct chm *map, u64 key)
+{
+	u64 end = key + 5000;
+
+	while (!stats_of(map).migrating && key < end)
+		KUNIT_EXPECT_EQ(test, stuck_insert(map, key++, GFP_ATOMIC), 0);
+	KUNIT_ASSERT_NE(test, stats_of(map).migrating, 0);
+	return key;
+}
+
+/* G11: what a write copies besides, so that the table is not full before all is. */
+static void chm_write_copies_little(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	u64 key = 400, first;
+	struct plug *plug;
+	struct chm_stats s;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, key, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, key), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	key = begin_migration(test, map, key);
+	s = stats_of(map);
+	for (first = key; stats_of(map).migrating; key++)
+		KUNIT_EXPECT_EQ(test, stuck_insert(map, key, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_GE(test, key - first, (s.chunks - s.copied) / 32);
+	KUNIT_EXPECT_LE(test, key - first, s.chunks);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/* Who must not sleep, and finds the table full, copies what is left by himself. */
+static void chm_insert_drives_what_it_waits_for(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug;
+	u64 full;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	be_restless(test, 1, false);
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	full = stuck_fill(test, map, 1000, GFP_ATOMIC);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, stuck_insert(map, full, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, full + 1), 0);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+#define HALF_KEYS	600U
+#define HALF_REPLACED	13U
+
+static void half_expect(struct kunit *test, struct chm *map, const u64 *want)
+{
+	u64 key, value;
+
+	for (key = 0; key < HALF_KEYS; key++) {
+		bool found = chm_cell_read(map, &key, &value);
+
+		KUNIT_EXPECT_EQ_MSG(test, found ? value : 0, want[key], "G9: key %llu", key);
+	}
+}
+
+static void half_insert(struct kunit *test, struct chm *map, u64 key, u64 *want)
+{
+	KUNIT_ASSERT_LT(test, key, HALF_KEYS);
+	want[key] = value_of(key);
+	KUNIT_ASSERT_EQ(test, stuck_insert(map, key, GFP_ATOMIC), 0);
+}
+
+/*
+ * Fill the map, hold the worker, and have the map grow, with additions to cells after
+ * each step.
+ */
+static struct plug *half_grow(struct kunit *test, struct chm *map, u64 *want)
+{
+	struct plug *plug;
+	u64 key, n;
+
+	for (n = 0; n < 300; n++)
+		want[n] = value_of(n);
+	/* Four times that is a table that writers allocate by themselves. */
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, n, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	be_restless(test, 1, false);
+	while (!stats_of(map).migrating)
+		half_insert(test, map, n++, want);
+	while (stats_of(map).migrating) {
+		half_insert(test, map, n++, want);
+		key = n % HALF_REPLACED;
+		want[key] = n;
+		KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &n, GFP_ATOMIC), 0);
+		for (key = n % 7; key < n; key += 7) {
+			KUNIT_EXPECT_EQ(test, chm_cell_add(map, &key, 0, 1), 0);
+			want[key]++;
+		}
+	}
+	return plug;
+}
+
+/*
+ * Cells were copied and then added to, and nobody merges them as long as the worker
+ * is held.  Meanwhile keys are removed, inserted again, and replaced; and slots that
+ * they leave could be used again, but for what is still to be added to them.
+ */
+static void chm_cells_are_merged_by_slot(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_CELL,
+	};
+	u64 *want = test_alloc(test, HALF_KEYS * sizeof(*want));
+	struct chm *map = test_map(test, &p);
+	struct plug *plug;
+	u64 key, value;
+
+	plug = half_grow(test, map, want);
+	half_expect(test, map, want);
+	/* A lookup may miss what was added, but not that these were replaced. */
+	for (key = 0; key < HALF_REPLACED; key++) {
+		KUNIT_EXPECT_TRUE(test, chm_get(map, &key, &value));
+		KUNIT_EXPECT_LE_MSG(test, value, want[key], "key %llu", key);
+	}
+	for (key = 0; key < 200; key++) {
+		KUNIT_EXPECT_EQ(test, remove_key(map, key), 0);
+		want[key] = 0;
+	}
+	/* From here on their slots could be used again. */
+	synchronize_rcu();
+	for (key = 0; key < 300; key++) {
+		if (key % 3 == 0)
+			continue;
+		value = key + 1;
+		KUNIT_EXPECT_EQ(test, chm_upsert(map, &key, &value, GFP_ATOMIC), key < 200);
+		want[key] = value;
+	}
+	half_expect(test, map, want);
+	expect_sound(test, map);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	half_expect(test, map, want);
+	expect_sound(test, map);
+}
+
+/* Who takes a cell gets what was added to it before it was merged. */
+static void chm_cells_are_merged_before_take(struct kunit *test)
+{
+	u64 *want = test_alloc(test, HALF_KEYS * sizeof(*want));
+	struct taker *t = test_alloc(test, sizeof(*t));
+	struct chm *map = test_map(test, &cell_params);
+	struct task_struct *task;
+	struct plug *plug;
+
+	t->map = map;
+	init_completion(&t->done);
+	plug = half_grow(test, map, want);
+	task = kthread_run(taker_thread, t, "chm_taker");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	msleep(300);
+	KUNIT_EXPECT_FALSE(test, completion_done(&t->done));
+	unplug_worker(test, plug);
+	KUNIT_ASSERT_NE(test, wait_for_completion_timeout(&t->done, 60 * HZ), 0);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, t->ret, 0);
+	KUNIT_EXPECT_EQ_MSG(test, t->value, want[7], "G9");
+	expect_sound(test, map);
+}
+
+/* drop() gets cells with all that was added to them, also if they were not merged yet. */
+static void chm_cells_are_merged_before_drop(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_CELL,
+		.drop = seen_drop,
+	};
+	u64 *want = test_alloc(test, HALF_KEYS * sizeof(*want));
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	unsigned long entries;
+	struct plug *plug;
+	u64 sum = 0;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &p, seen, NULL), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
+	plug = half_grow(test, map, want);
+	for (i = 0; i < HALF_KEYS; i++)
+		sum += want[i];
+	entries = chm_count(map);
+	chm_clear(map);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_TRUE(test, wait_retired(map));
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), entries);
+	KUNIT_EXPECT_EQ_MSG(test, atomic64_read(&seen->values), sum, "G9");
+}
+
+/* What was cleared, for want of memory in place, does not come with the next table. */
+static void chm_clear_in_place_midway(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug;
+	u64 key;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 500, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 400), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	be_restless(test, 1, true);
+	key = begin_migration(test, map, 400);
+	key += insert_keys(map, key, key + 20) + 20;
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	chm_clear(map);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 0);
+	expect_sound(test, map);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 1000, 1200), 0);
+	KUNIT_EXPECT_EQ(test, found_keys(map, 0, 1000), 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 1000, 1200), 0);
+	expect_sound(test, map);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	calm_down(test);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/*
+ * The worker has begun to move some pairs of a large table to a small one.  Return:
+ * whether that was seen in time.
+ */
+static bool shrink_begins(struct kunit *test, struct chm *map, u64 n, u64 left)
+{
+	struct plug *plug = plug_worker(test);
+	unsigned long end = jiffies + 10 * HZ;
+	struct chm_stats s;
+
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, left), 0);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, n, GFP_KERNEL), 0);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	/* Ends the promise, and has the worker look at the map. */
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
+	do {
+		s = stats_of(map);
+	} while (!s.migrating && s.slots > n && time_before(jiffies, end));
+	return s.migrating && s.migrating < s.chunks;
+}
+
+/* A promise that the small table could not keep, while that is being filled. */
+static void chm_reserve_while_shrinking(struct kunit *test)
+{
+	u32 rounds, met = 0;
+
+	for (rounds = 0; rounds < 20 && met < 3; rounds++) {
+		struct chm *map = test_map(test, &u64_params);
+
+		met += shrink_begins(test, map, 300000, 1000);
+		KUNIT_EXPECT_EQ(test, chm_reserve(map, 200000, GFP_KERNEL), 0);
+		KUNIT_EXPECT_TRUE(test, settle(map));
+		KUNIT_EXPECT_GE(test, stats_of(map).slots, 200000 * 5 / 4);
+		expect_sound(test, map);
+		destroy_now(test, map);
+	}
+	KUNIT_EXPECT_GT_MSG(test, met, 0, "no shrinking was met in %u rounds", rounds);
+}
+
+/* Are more pairs in the table that is being filled than may be in any? */
+static bool next_is_full(struct chm *map)
+{
+	unsigned long flags;
+	bool full;
+
+	lock_table(map, &flags);
+	full = map->next && map->next->migrated > map->next->hard_entries;
+	unlock_table(map, &flags);
+	return full;
+}
+
+/* More pairs than the small table is for, while that is being filled. */
+static void chm_insert_while_shrinking(struct kunit *test)
+{
+	u32 rounds, met = 0;
+
+	for (rounds = 0; rounds < 20 && met < 3; rounds++) {
+		struct chm *map = test_map(test, &u64_params);
+		unsigned long full = 0;
+		u64 key;
+
+		met += shrink_begins(test, map, 300000, 1000);
+		for (key = 1000; key < 3000; key++) {
+			KUNIT_EXPECT_EQ(test, stuck_insert(map, key, GFP_ATOMIC), 0);
+			full += next_is_full(map);
+		}
+		KUNIT_EXPECT_EQ(test, full, 0);
+		KUNIT_EXPECT_TRUE(test, settle(map));
+		KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 3000), 0);
+		expect_sound(test, map);
+		destroy_now(test, map);
+	}
+	KUNIT_EXPECT_GT_MSG(test, met, 0, "no shrinking was met in %u rounds", rounds);
+}
+
+/* === Walks =============================================================== */
+
+/*
+ * Keys of group g have one home under seed number g, and under no other: so who
+ * inserts the group of the seed that is in use makes the map take another one.
+ */
+#define WALK_SEEDS	64U
+#define WALK_CALM	U32_MAX		/* the group that never collides */
+#define WALK_STEADY	300U
+#define WALK_FLOOD	6000U
+
+static u64 walk_seeds[WALK_SEEDS];
+
+/* In the order in which the map tried them. */
+static u32 walk_seed_nr(u64 hash_seed)
+{
+	u32 i;
+
+	for (i = 0; i < WALK_SEEDS - 1; i++) {
+		if (!READ_ONCE(walk_seeds[i]))
+			cmpxchg64(&walk_seeds[i], 0, hash_seed);
+		if (READ_ONCE(walk_seeds[i]) == hash_seed)
+			break;
+	}
+	return i;
+}
+
+static u64 walk_hash(const void *key, u64 hash_seed)
+{
+	u64 k = *(const u64 *)key;
+
+	if (walk_seed_nr(hash_seed) == k >> 32)
+		return unmix(0x4711ULL << 48 | (k & 0xffff), hash_seed);
+	return chm_fold(chm_fold(k ^ hash_seed));
+}
+
+struct walk {
+	struct chm		*map;
+	struct kunit		*test;
+	u64			rng;
+	u8			steady[WALK_STEADY];	/* visits */
+	u8			*flood;			/* those of flooding keys */
+	unsigned long		pairs;
+	unsigned long		flooded;
+};
+
+static u64 walk_steady_key(u32 i)
+{
+	return (u64)WALK_CALM << 32 | i;
+}
+
+static struct walk *walk_new(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .hash = walk_hash,
+	};
+	struct walk *w = test_alloc(test, sizeof(*w));
+	u32 i;
+
+	memset(walk_seeds, 0, sizeof(walk_seeds));
+	w->map = test_map(test, &p);
+	w->test = test;
+	w->rng = rnd_seed(0);
+	w->flood = test_alloc(test, WALK_SEEDS * WALK_FLOOD);
+	for (i = 0; i < WALK_STEADY; i++)
+		KUNIT_EXPECT_EQ(test, insert_key(w->map, walk_steady_key(i)), 0);
+	return w;
+}
+
+/* The number of the seed in use. */
+static u32 walk_seed_now(struct walk *w)
+{
+	unsigned long flags;
+	u64 hash_seed;
+
+	hash_seed = lock_table(w->map, &flags)->seed[0];
+	unlock_table(w->map, &flags);
+	return walk_seed_nr(hash_seed);
+}
+
+/* Make the map take a fresh seed. */
+static void walk_reseed(struct walk *w)
+{
+	unsigned long reseeds = stats_of(w->map).reseeds;
+	u32 group = walk_seed_now(w), i;
+
+	KUNIT_ASSERT_LT(w->test, group, WALK_SEEDS - 1);
+	for (i = 0; i < WALK_FLOOD && stats_of(w->map).reseeds == reseeds; i++) {
+		insert_key(w->map, (u64)group << 32 | i);
+		give_way();
+	}
+	w->flooded += i;
+	KUNIT_EXPECT_TRUE(w->test, settle(w->map));
+	KUNIT_EXPECT_GT_MSG(w->test, stats_of(w->map).reseeds, reseeds,
+			    "no reseed after %u pairs with one home", i);
+	KUNIT_EXPECT_NE(w->test, walk_seed_now(w), group);
+}
+
+static void walk_visit(struct walk *w, u64 key)
+{
+	u32 group = key >> 32, i = (u32)key;
+
+	w->pairs++;
+	if (group == WALK_CALM && i < WALK_STEADY)
+		w->steady[i]++;
+	else if (group < WALK_SEEDS && i < WALK_FLOOD)
+		w->flood[group * WALK_FLOOD + i]++;
+	else
+		KUNIT_FAIL(w->test, "a walk met key %#llx", key);
+}
+
+/* As a netlink dump does: what is kept in between is the cursor's bytes. */
+static bool walk_piece(struct walk *w, struct chm_iter *stored, u32 pairs)
+{
+	struct chm_iter it = *stored;
+	bool more = true;
+	u64 key, value;
+
+	memset(stored, 0x5a, sizeof(*stored));
+	while (pairs-- > 0 && more) {
+		more = chm_iter_next(&it, &key, &value);
+		if (more)
+			walk_visit(w, key);
+		if (more && value != value_of(key))
+			KUNIT_FAIL(w->test, "key %#llx with value %#llx", key, value);
+	}
+	*stored = it;
+	return more;
+}
+
+/* Each steady key @least times to once, and no other more than once. */
+static void walk_expect(struct walk *w, u32 least)
+{
+	u32 i;
+
+	for (i = 0; i < WALK_STEADY; i++) {
+		KUNIT_EXPECT_GE_MSG(w->test, w->steady[i], least, "G8: key %u", i);
+		KUNIT_EXPECT_LE_MSG(w->test, w->steady[i], 1, "G8: key %u", i);
+	}
+	for (i = 0; i < WALK_SEEDS * WALK_FLOOD; i++)
+		KUNIT_EXPECT_LE_MSG(w->test, w->flood[i], 1, "G8: flooding key %u", i);
+	memset(w->steady, 0, sizeof(w->steady));
+	for (i = 0; i < WALK_SEEDS; i++)
+		memset(w->flood + i * WALK_FLOOD, 0, WALK_FLOOD);
+	w->pairs = 0;
+}
+
+/* G8, through as many orders as a walk remembers. */
+static void chm_walk_across_reseeds(struct kunit *test)
+{
+	struct walk *w = walk_new(test);
+	struct chm_iter it;
+	u32 i;
+
+	chm_iter_init(&it, w->map);
+	for (i = 1; i < CHM_ORDERS; i++) {
+		/* The rest of the flood is in front of it, and may come, too. */
+		KUNIT_EXPECT_TRUE(test, walk_piece(w, &it, 40));
+		walk_reseed(w);
+	}
+	while (walk_piece(w, &it, 7))
+		;
+	KUNIT_EXPECT_FALSE(test, chm_iter_stale(&it));
+	KUNIT_EXPECT_FALSE(test, chm_iter_next(&it, NULL, NULL));
+	kunit_info(test, "%lu pairs, %lu reseeds by %lu pairs\n", w->pairs,
+		   stats_of(w->map).reseeds, w->flooded);
+	walk_expect(w, 1);
+	expect_sound(test, w->map);
+}
+
+/* After one order more it ends and says so; the next walk is complete. */
+static void chm_walk_across_too_many_reseeds(struct kunit *test)
+{
+	struct walk *w = walk_new(test);
+	struct chm_iter it;
+	u32 i;
+
+	chm_iter_init(&it, w->map);
+	for (i = 0; i < CHM_ORDERS; i++) {
+		KUNIT_EXPECT_TRUE(test, walk_piece(w, &it, 20));
+		walk_reseed(w);
+	}
+	while (walk_piece(w, &it, 7))
+		;
+	KUNIT_EXPECT_TRUE(test, chm_iter_stale(&it));
+	KUNIT_EXPECT_FALSE(test, chm_iter_next(&it, NULL, NULL));
+	walk_expect(w, 0);
+	chm_iter_init(&it, w->map);
+	while (walk_piece(w, &it, 50))
+		;
+	KUNIT_EXPECT_FALSE(test, chm_iter_stale(&it));
+	KUNIT_EXPECT_EQ(test, w->pairs, chm_count(w->map));
+	walk_expect(w, 1);
+	expect_sound(test, w->map);
+}
+
+/* A dump that is never finished does not keep the map from defending itself. */
+static void chm_walk_that_is_forgotten(struct kunit *test)
+{
+	struct walk *w = walk_new(test);
+	struct chm_iter its[3];
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(its); i++) {
+		chm_iter_init(&its[i], w->map);
+		walk_piece(w, &its[i], 1 + i);
+	}
+	walk_reseed(w);
+	KUNIT_EXPECT_LE(test, stats_of(w->map).displaced, chm_count(w->map) / 2);
+	expect_sound(test, w->map);
+}
+
+static void walk_churn(struct walk *w)
+{
+	u32 i;
+
+	for (i = 0; i < 12; i++) {
+		u64 key = (u64)(WALK_SEEDS - 1) << 32 | rnd(&w->rng, 200);
+		u64 steady = walk_steady_key(rnd(&w->rng, WALK_STEADY));
+		u64 value = value_of(steady);
+
+		if (remove_key(w->map, key))
+			KUNIT_EXPECT_EQ(w->test, insert_key(w->map, key), 0);
+		KUNIT_EXPECT_EQ(w->test, chm_replace(w->map, &steady, &value, GFP_ATOMIC), 0);
+	}
+	if (rnd(&w->rng, 10))
+		return;
+	WRITE_ONCE(chm_restless, false);
+	KUNIT_EXPECT_EQ(w->test, chm_reserve(w->map, rnd(&w->rng, 3000), GFP_KERNEL), 0);
+	WRITE_ONCE(chm_restless, true);
+}
+
+/* G8, with tables that are half filled at each piece. */
+static void chm_walk_in_pieces_while_all_moves(struct kunit *test)
+{
+	struct walk *w = walk_new(test);
+	u32 rounds = scaled(40, 4);
+	struct chm_stats s;
+	struct chm_iter it;
+	u32 i;
+
+	be_restless(test, 1, true);
+	for (i = 0; i < rounds; i++) {
+		chm_iter_init(&it, w->map);
+		while (walk_piece(w, &it, 1 + rnd(&w->rng, 20)))
+			walk_churn(w);
+		KUNIT_EXPECT_FALSE(test, chm_iter_stale(&it));
+		walk_expect(w, 1);
+	}
+	calm_down(test);
+	s = stats_of(w->map);
+	KUNIT_EXPECT_GT(test, migrations(&s), rounds);
+	expect_sound(test, w->map);
+}
+
+/* A key that is replaced by an equal one with other bytes comes once as well. */
+static void chm_walk_over_keys_that_change_their_bytes(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.hash = hash_low_bits, .equal = equal_low_bits,
+	};
+	struct chm *map = test_map(test, &p);
+	u8 *visits = test_alloc(test, WALK_STEADY);
+	u64 rng = rnd_seed(1), key, value = 0;
+	struct chm_iter it;
+	u32 i;
+
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, WALK_STEADY), 0);
+	be_restless(test, 1, true);
+	chm_iter_init(&it, map);
+	while (chm_iter_next(&it, &key, NULL)) {
+		if ((key & S64_MAX) < WALK_STEADY)
+			visits[key & S64_MAX]++;
+		for (i = 0; i < 10; i++) {
+			u64 other = rnd(&rng, WALK_STEADY) | (u64)rnd(&rng, 2) << 63;
+
+			KUNIT_EXPECT_EQ(test, chm_replace(map, &other, &value, GFP_KERNEL), 0);
+		}
+	}
+	calm_down(test);
+	for (i = 0; i < WALK_STEADY; i++)
+		KUNIT_EXPECT_EQ_MSG(test, visits[i], 1, "G8: key %u", i);
+	expect_sound(test, map);
+}
+
+/* === Suites ============================================================== */
+
+static int writers_suite_init(struct kunit_suite *suite)
+{
+	if (!seed)
+		seed = get_random_u32();
+	pr_info("scale=%u volume=%u seed=%lu\n", scale, volume, seed);
+	return 0;
+}
+
+static struct kunit_case chm_writers_cases[] = {
+	KUNIT_CASE_PARAM(chm_writers_race_in_all_contexts, scene_gen_params),
+	KUNIT_CASE(chm_insert_atomic_from_two_cpus),
+	KUNIT_CASE(chm_insert_atomic_on_rhashtable),
+	KUNIT_CASE(chm_insert_takes_bounded_time),
+	KUNIT_CASE(chm_clear_takes_constant_time),
+	{}
+};
+
+static struct kunit_suite chm_writers_suite = {
+	.name = "chm_writers",
+	.suite_init = writers_suite_init,
+	.test_cases = chm_writers_cases,
+};
+
+static struct kunit_case chm_calls_cases[] = {
+	KUNIT_CASE(chm_get_or_insert_tells_which),
+	KUNIT_CASE(chm_get_or_insert_of_cell),
+	KUNIT_CASE(chm_lookup_or_insert_points_into_the_map),
+	KUNIT_CASE(chm_lookup_or_insert_stays_readable),
+	KUNIT_CASE(chm_lookup_or_insert_fails_by_pointer),
+	KUNIT_CASE(chm_insert_many_inserts_all),
+	KUNIT_CASE(chm_insert_many_grows_in_atomic_context),
+	KUNIT_CASE(chm_insert_many_stops_at_the_first_failure),
+	KUNIT_CASE(chm_insert_many_takes_a_key_once),
+	KUNIT_CASE(chm_insert_many_keys_without_values),
+	KUNIT_CASE(chm_replace_if_compares),
+	KUNIT_CASE(chm_replace_if_of_word),
+	KUNIT_CASE(chm_remove_if_compares),
+	KUNIT_CASE(chm_conditional_calls_refuse_cells),
+	KUNIT_CASE(chm_swap_hands_out_the_old_pair),
+	KUNIT_CASE(chm_swap_of_word),
+	KUNIT_CASE(chm_take_hands_out_the_stored_key),
+	KUNIT_CASE(chm_take_of_cell_hands_out_the_stored_key),
+	KUNIT_CASE(chm_take_of_cell_while_cleared),
+	KUNIT_CASE(chm_remove_while_visiting),
+	KUNIT_CASE(chm_ctx_reaches_drop),
+	KUNIT_CASE(chm_ctx_reaches_clone),
+	KUNIT_CASE(chm_ctx_reaches_merge),
+	KUNIT_CASE(chm_ctx_of_static_map_is_null),
+	KUNIT_CASE(chm_typed_map_with_array_keys),
+	KUNIT_CASE(chm_string_keys_are_owned),
+	KUNIT_CASE(chm_string_hash_depends_on_seed),
+	KUNIT_CASE(chm_destroy_async_drops_all),
+	KUNIT_CASE(chm_destroy_async_waits_for_readers),
+	KUNIT_CASE(chm_destroy_async_in_the_middle),
+	KUNIT_CASE(chm_destroy_async_in_softirq),
+	KUNIT_CASE(chm_destroy_async_in_hardirq),
+	KUNIT_CASE(chm_destroy_async_under_the_worker),
+	KUNIT_CASE(chm_drop_comes_before_reuse),
+	KUNIT_CASE(chm_destroy_waits_for_drop),
+	KUNIT_CASE(chm_destroy_between_turns),
+	KUNIT_CASE(chm_destroy_async_of_many_maps),
+	KUNIT_CASE(chm_barrier_with_nothing_to_do),
+	{}
+};
+
+static struct kunit_suite chm_calls_suite = {
+	.name = "chm_calls",
+	.suite_init = writers_suite_init,
+	.test_cases = chm_calls_cases,
+};
+
+static struct kunit_case chm_misuse_cases[] = {
+	KUNIT_CASE_PARAM(chm_blocking_where_it_must_not, misuse_gen_params),
+	KUNIT_CASE(chm_misuse_is_reported_once),
+	KUNIT_CASE(chm_sync_map_where_it_must_not_block),
+	KUNIT_CASE(chm_map_that_was_never_made),
+	KUNIT_CASE(chm_map_that_was_destroyed),
+	KUNIT_CASE(chm_map_that_was_destroyed_async),
+	{}
+};
+
+static int misuse_suite_init(struct kunit_suite *suite)
+{
+	misuse_tainted = test_taint(TAINT_WARN);
+	return writers_suite_init(suite);
+}
+
+static struct kunit_suite chm_misuse_suite = {
+	.name = "chm_misuse",
+	.suite_init = misuse_suite_init,
+	.test_cases = chm_misuse_cases,
+};
+
+static struct kunit_case chm_midway_cases[] = {
+	KUNIT_CASE_PARAM(chm_calls_agree_with_model, model_gen_params),
+	KUNIT_CASE_PARAM(chm_calls_survive_failed_allocations, model_gen_params),
+	KUNIT_CASE_PARAM(chm_growth_that_never_succeeds, stuck_gen_params),
+	KUNIT_CASE(chm_growth_without_worker),
+	KUNIT_CASE(chm_growth_without_worker_by_blocking),
+	KUNIT_CASE(chm_write_copies_little),
+	KUNIT_CASE(chm_insert_drives_what_it_waits_for),
+	KUNIT_CASE(chm_cells_are_merged_by_slot),
+	KUNIT_CASE(chm_cells_are_merged_before_take),
+	KUNIT_CASE(chm_cells_are_merged_before_drop),
+	KUNIT_CASE(chm_clear_in_place_midway),
+	KUNIT_CASE(chm_reserve_while_shrinking),
+	KUNIT_CASE(chm_insert_while_shrinking),
+	KUNIT_CASE(chm_walk_across_reseeds),
+	KUNIT_CASE(chm_walk_across_too_many_reseeds),
+	KUNIT_CASE(chm_walk_that_is_forgotten),
+	KUNIT_CASE(chm_walk_in_pieces_while_all_moves),
+	KUNIT_CASE(chm_walk_over_keys_that_change_their_bytes),
+	{}
+};
+
+static struct kunit_suite chm_midway_suite = {
+	.name = "chm_midway",
+	.suite_init = writers_suite_init,
+	.test_cases = chm_midway_cases,
+};
+
+kunit_test_suites(&chm_writers_suite, &chm_calls_suite, &chm_misuse_suite,
+		  &chm_midway_suite);
+
+MODULE_DESCRIPTION("KUnit tests of chm: writers");
+MODULE_LICENSE("GPL");
