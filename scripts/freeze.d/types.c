@@ -40,6 +40,13 @@ DEFINE_CHM_TYPE(t_bool, u8, bool);
 DEFINE_CHM_TYPE(t_string, u32, const char *);
 
 /* ok */
+DEFINE_CHM_TYPE(t_string_key, const char *, u32, .hash = chm_hash_string,
+		.equal = chm_equal_string);
+
+/* ok */
+DEFINE_CHM_TYPE(t_name_key, char[16], u32);
+
+/* ok */
 DEFINE_CHM_TYPE(t_pointer, void *, struct mutex *);
 
 /* ok */
@@ -370,7 +377,8 @@ DEFINE_CHM_TYPE(t_union_key, union address, u32);
 
 /* === CHM_CELL ============================================================ */
 
-static void sum_up(void *new_value, const void *old_now, const void *snapshot)
+static void sum_up(void *ctx, void *new_value, const void *old_now,
+		   const void *snapshot)
 {
 }
 

@@ -5,6 +5,7 @@
 
 . ./check.sh
 . /flows.sh
+. /peers.sh
 
 pairs=1000000
 chm=/sys/kernel/debug/chm
@@ -63,5 +64,6 @@ if [ -e chm_policy.ko ]; then
 	check sample_rmmod rmmod chm_policy
 fi
 [ ! -e chm_flows.ko ] || test_flows 300
+test_peers 1000 2000
 check rmmod rmmod chm
 check memory_back memory_back
