@@ -3,13 +3,15 @@
  * Class CHM_CELL, for the model checker spin: scripts/verify runs it
  *
  * Readers update the cells of one key, others read its exact sum, and one
- * writer (writers exclude one another) replaces its table, exchanges, removes,
- * takes and inserts it, for ever and in any order.  The search is exhaustive.
+ * writer (writers exclude one another) migrates, merges, clears, exchanges,
+ * removes, takes and inserts, for ever and in any order.  The search is
+ * exhaustive.
  *
  * A step is one access to a cell, a mark, or a pointer, with what goes with it.
  * Steps interleave as if memory were sequentially consistent: what weaker
  * ordering can do is the matter of the litmus tests of O9 and O10.  How keys
- * are found is that of chm.pml: here a table has one chunk.
+ * are found is that of chm.pml: here a lookup is one step.  Each slot is a chunk
+ * of its own, so a migration is one step of copying for each slot.
  *
  * Names are those of chm.c.  Left out there, and why that is no loss:
  *	- memory is freed, and slots become EMPTY, as soon as they may: what is
@@ -18,16 +20,22 @@
  *	  ends its section with its last step: later would only delay the writer
  *	- the two generations of DEAD slots: here each slot has its cookie
  *	- a reader that spins on a mark: here it waits for another one
+ *	- the number that counts rebases: here a reader is told of each
  *	- writers' locks, allocation and its failures
+ *	- CHM_SYNC maps, which do nothing between two steps of a migration
  *
  * Checked, by assertions:
  *	- lost: at rest each word is the sum of all updates since the pair was
- *	  inserted or the word last exchanged, in whatever table they were made
+ *	  inserted or the word last exchanged, in whatever table they were made,
+ *	  once what is not merged yet is added
  *	- sum: what chm_cell_read() returns of a word was its true sum at some
  *	  moment during the call, so successive calls don't go backwards; this
  *	  asks for updates that all add the same, see UNEQUAL for others.  The
- *	  key is missed only if it was absent
- *	- final: what chm_take() returns has all updates that were ever made
+ *	  key is missed only if it was absent.  A reader that is still in the
+ *	  table before the last one when a word is exchanged may return what
+ *	  that table's cell is then: see M_OLD_READER
+ *	- final: what chm_take() returns, and drop() gets, has all updates that
+ *	  were ever made
  *	- seen: no slot is reclaimed that a reader may still update or read, and
  *	  no table and no snapshot used that was freed
  *
@@ -37,9 +45,11 @@
  *	WORDS	  words of the value, at most 2
  *	MERGE	  the map has merge(): one mark for both words, no replacing
  *	SLOTS	  slots of a table, at most 2
- *	TABLES	  tables at a time, 2 or 3.  There can't be 4: a replaced table
- *		  goes, at the latest, in the grace period of the next growth
+ *	TABLES	  tables at a time, 2 or 3
  *	MAX	  what a word may come to until it is set to 0 again
+ *	NO_REPLACE, NO_REMOVE, NO_CLEAR
+ *		  without words that are exchanged, pairs that are removed or
+ *		  taken, maps that are cleared
  *	UNEQUAL	  one updater adds 1 and the other 4, and each of these digits
  *		  is read as it was at some moment: a sum has all updates that
  *		  were made before the call, once, and of later ones some
@@ -64,12 +74,17 @@
 #ifndef MAX
 #define MAX	2
 #endif
+#ifdef MERGE
+#define NO_REPLACE
+#endif
 
 #define ALL		(UPDATERS + READERS)
 #define NR_SLOTS	(TABLES * SLOTS)
 /* Slots are numbered across tables, words across slots. */
 #define word_of(slot, w)	((slot) * WORDS + (w))
 #define table_of(slot)		((slot) / SLOTS)
+#define first_slot(t)		((t) * SLOTS)
+#define last_slot(t)		((t) * SLOTS + SLOTS - 1)
 #define NONE		255
 #define bit_of(n)	(1 << (n))
 
@@ -92,23 +107,31 @@
 
 #define EMPTY	0
 #define DEAD	1
-#define TAKEN	2	/* DEAD, and chm_take() waits */
+#define TAKEN	2	/* DEAD, and chm_take() waits, or has what it waited for */
 #define FULL	3
 byte tag[NR_SLOTS];
 byte cell[NR_SLOTS * WORDS];
 byte dead_cookie[NR_SLOTS];
 
 #define UNUSED	0
-#define ACTIVE	1
-#define RETIRED	2
+#define FILLING	1
+#define ACTIVE	2
+#define OLD	3	/* replaced, and not all of it is merged */
+#define RETIRED	4
 byte state[TABLES];
-byte cookie[TABLES];	/* chm_merge()'s grace period, then of retirement */
+byte cookie[TABLES];	/* SETTLING, then of retirement */
 byte tbl;		/* map->tbl */
+byte next;		/* map->next, or NONE */
+byte cursor;		/* slots of tbl that have been copied to next */
+byte taken;		/* the slot that chm_take() waits for */
+bit owns_full[TABLES];	/* a retired table that drops its FULL pairs as well */
 
-/* The snapshot of each table, made when it is replaced, and its mark. */
+/* The snapshot of each table, made while it is copied, and its marks. */
 bit has_snapshot[TABLES];	/* and it is not freed */
 byte copied[NR_SLOTS * WORDS];
+byte where[NR_SLOTS];	/* the slot in the next table, or NONE */
 byte merged[TABLES];
+bit rebasing[TABLES];	/* its sequence number is odd */
 byte pending[TABLES];	/* the table whose snapshot is to be merged into this */
 
 /* === Readers ============================================================= */
@@ -129,6 +152,7 @@ typedef Reader {
 	byte old;	/* the one in the table before, or NONE */
 	byte i;		/* word to read next */
 	byte got;	/* what has been loaded of this word, or value */
+	bit torn;	/* there was a rebase meanwhile */
 	bit absent_ok;	/* monitor: the key was absent for a moment */
 };
 Reader r[ALL];
@@ -141,15 +165,36 @@ short ok[READERS * WORDS];	/* monitor: sums that may be returned */
 
 byte inside;		/* readers; see chm.pml for cookies */
 
+/* Of the writer, from one step to the next; 0 at rest. */
+byte from;	/* the table before this one */
+byte at;	/* slot of the old table */
+byte at_to;	/* and of the new one */
+byte w;		/* word to copy, exchange or merge next */
+byte merging;	/* 1: after chm_merge_begin(), 2: all is added */
+byte v;		/* what a word was, plus 1 */
+byte part;	/* of a rebase: 1: seq is odd, 2: noted, 3: exchanged */
+byte kept;	/* monitor: updates of the old cell since it was loaded */
+
 /* === Monitor ============================================================= */
 
 byte current;			/* the slot of the key; NONE: absent */
 byte sum[NR_SLOTS * WORDS];	/* what all updates of this pair come to */
-byte took[NR_SLOTS * WORDS];	/* 1 + what chm_take() has returned */
+byte took[NR_SLOTS * WORDS];	/* 1 + what chm_take() has returned, or drop() got */
+bit is_rebased[TABLES];		/* a word was exchanged that its cells don't have */
 
-/* A pair that is moved is that of the slot it was moved to. */
-#define pair_of(x)	(tag[x] == FULL -> current : x)
-#define watched(me)	(r[me].slot == NONE -> current : pair_of(r[me].slot))
+/* A pair that was moved is that of the slot it was moved to. */
+#define pair_of(x)	(tag[x] == FULL && state[table_of(x)] >= OLD && \
+			 where[x] != NONE -> where[x] : x)
+#define is_full(x)	(tag[x] == FULL)
+#if SLOTS > 1
+#define full_in(t)	(is_full(first_slot(t)) -> first_slot(t) : \
+			 (is_full(last_slot(t)) -> last_slot(t) : NONE))
+#else
+#define full_in(t)	(is_full(t) -> (t) : NONE)
+#endif
+#define pair_in(t)	(full_in(t) == NONE -> NONE : pair_of(full_in(t)))
+#define watched(me)	(r[me].slot == NONE -> pair_in(r[me].table) : \
+			 pair_of(r[me].slot))
 
 /* For a single step, which sets what it uses; not part of the state. */
 hidden byte m;
@@ -176,13 +221,19 @@ inline set_sum(which, w, value)
 #endif
 }
 
+/* Lookups in this table don't find the pair any more, or find this one. */
 inline make_current(slot)
 {
 	current = slot;
 #if READERS
 	for (x : UPDATERS .. ALL - 1) {
 		if
-		:: r[x].phase == FIND && slot == NONE -> r[x].absent_ok = 1
+		:: r[x].phase == FIND && slot == NONE ->
+			r[x].absent_ok = 1;
+			for (m : 0 .. WORDS - 1) {
+				ok_of(x, m) = (full_in(r[x].table) == NONE -> 0 :
+					       ok_of(x, m))
+			}
 		:: else -> skip
 		fi
 	}
@@ -190,50 +241,57 @@ inline make_current(slot)
 }
 
 /* No reader may update or read this slot: it is about to be dropped. */
-inline assert_unseen(where)
+inline assert_unseen(which)
 {
 	for (x : 0 .. ALL - 1) {
-		assert(r[x].slot != where)
+		assert(r[x].slot != which)
 	}
 }
 
 /* === Reclaim ============================================================= */
 
+#define difference(w)	(cell[word_of(at, w)] - copied[word_of(at, w)])
+/* Is this word, or value, of an old slot still to be merged? */
+#define is_unmerged(slot, w)	(merged[table_of(slot)] <= 2 * number_of(slot, w))
+
 /* drop() runs, or who has taken the pair does as it likes. */
-inline reclaim(which)
+inline finish(which)
 {
 	assert_unseen(which);
 	for (m : 0 .. WORDS - 1) {
 		n = word_of(which, m);
-		assert(!took[n] || took[n] == 1 + sum[n]);
+#ifndef M_SWEEP_WHILE_SETTLING
+		took[n] = (took[n] -> took[n] : 1 + cell[n]);
+		assert(took[n] == 1 + sum[n]);
+#endif
 		cell[n] = 0;
 		sum[n] = 0;
 		took[n] = 0
 	};
-	dead_cookie[which] = 0;
-	tag[which] = EMPTY
+	dead_cookie[which] = 0
 }
 
-#if defined(M_UNLOCK_GROW) || defined(M_UNLOCK_REPLACE)
-#define is_used(t)	(pending[t] != NONE || pending[0] == t || \
-			 pending[1] == t || pending[TABLES - 1] == t)
-#else
-#define is_used(t)	0
-#endif
-#define may_free(t)	(state[t] == RETIRED && !cookie[t] && !is_used(t))
 #ifdef M_DROP_AT_ONCE
-#define may_drop(which)	(tag[which] == DEAD)
+#define is_final(slot)	1
 #else
-#define may_drop(which)	(tag[which] == DEAD && !dead_cookie[which])
+#define is_final(slot)	(!dead_cookie[slot])
 #endif
+#if defined(M_DROP_EARLY) || defined(M_SWEEP_WHILE_SETTLING)
+#define may_sweep	(taken == NONE)
+#else
+#define may_sweep	(taken == NONE && pending[tbl] == NONE)
+#endif
+#define may_free(t)	(state[t] == RETIRED && !cookie[t] && taken == NONE && \
+			 pending[t] == NONE)
+/* Of a map that was cleared while it settled or merged */
+#define may_finish(t)	(state[t] == RETIRED && !cookie[t] && pending[t] != NONE)
 
-/* Its FULL slot was moved, so it is not dropped. */
-inline chm_free_table(t)
+inline zero_table(t)
 {
-	for (u : (t) * SLOTS .. (t) * SLOTS + SLOTS - 1) {
-		assert_unseen(u);
-		assert(tag[u] != DEAD);
+	for (u : first_slot(t) .. last_slot(t)) {
 		tag[u] = EMPTY;
+		where[u] = NONE;
+		dead_cookie[u] = 0;
 		for (m : 0 .. WORDS - 1) {
 			cell[word_of(u, m)] = 0;
 			copied[word_of(u, m)] = 0
@@ -241,16 +299,60 @@ inline chm_free_table(t)
 	};
 	has_snapshot[t] = 0;
 	merged[t] = 0;
+	owns_full[t] = 0;
+	is_rebased[t] = 0;
 	pending[t] = NONE;
 	state[t] = UNUSED
+}
+
+inline chm_free_table(t)
+{
+	for (u : first_slot(t) .. last_slot(t)) {
+		assert_unseen(u);
+		if
+		:: tag[u] == DEAD || (tag[u] == FULL && owns_full[t]) -> finish(u)
+		:: else -> skip
+		fi
+	};
+	zero_table(t)
+}
+
+/* Nobody looks any more, so there is no mark, and no atomic access. */
+inline chm_finish_merge(t)
+{
+	u = full_in(pending[t]);
+#ifndef M_CLEAR_FORGETS
+	if
+	:: u != NONE ->
+		for (m : 0 .. WORDS - 1) {
+			n = word_of(where[u], m);
+			cell[n] = (is_unmerged(u, m) ->
+				   cell[n] + cell[word_of(u, m)] -
+				   copied[word_of(u, m)] : cell[n])
+		}
+	:: else -> skip
+	fi;
+#endif
+	/* It is retired by now. */
+	state[pending[t]] = RETIRED;
+	cookie[pending[t]] = 0;
+	pending[t] = NONE
 }
 
 /* All that is due */
 inline chm_reclaim()
 {
-	for (u : 0 .. NR_SLOTS - 1) {
+	for (u : first_slot(tbl) .. last_slot(tbl)) {
 		if
-		:: may_drop(u) -> reclaim(u)
+		:: tag[u] == DEAD && is_final(u) && may_sweep ->
+			finish(u);
+			tag[u] = EMPTY
+		:: else -> skip
+		fi
+	};
+	for (y : 0 .. TABLES - 1) {
+		if
+		:: may_finish(y) -> chm_finish_merge(y)
 		:: else -> skip
 		fi
 	};
@@ -264,13 +366,10 @@ inline chm_reclaim()
 }
 
 /* The slot of the key in this table, or NONE */
-inline find(where)
+inline find(which)
 {
-	assert(state[where] != UNUSED);
-	hit = NONE;
-	for (s : (where) * SLOTS .. (where) * SLOTS + SLOTS - 1) {
-		hit = (tag[s] == FULL -> s : hit)
-	}
+	assert(state[which] != UNUSED);
+	hit = full_in(which)
 }
 
 inline rcu_read_lock(me)
@@ -297,29 +396,40 @@ inline rcu_read_unlock(me)
 
 /* === Updating ============================================================ */
 
+/* An old cell is never set to 0, so it has a bound of its own. */
 #ifdef UNEQUAL
 #define is_below_max(me, w) \
-	(sum[word_of(pair_of(r[me].slot), w)] / amount(me) % 4 < MAX)
+	(sum[word_of(pair_of(r[me].slot), w)] / amount(me) % 4 < MAX && \
+	 cell[word_of(r[me].slot, w)] / amount(me) % 4 < MAX + 1)
 #else
-#define is_below_max(me, w)	(sum[word_of(pair_of(r[me].slot), w)] < MAX)
+#define is_below_max(me, w) \
+	(sum[word_of(pair_of(r[me].slot), w)] < MAX && \
+	 cell[word_of(r[me].slot, w)] < MAX + 1)
 #endif
-#define may_add(me, w) \
-	(r[me].phase == HOLD && \
-	 (pair_of(r[me].slot) == NONE || is_below_max(me, w)))
+#define may_add(me, w)	(r[me].phase == HOLD && is_below_max(me, w))
 
-inline atomic_long_add(me, w)
+inline atomic_long_add(me, which)
 {
 	/* O7 */
 	assert(state[r[me].table] != UNUSED);
-	/* Of mutants only: the key is gone, and this cell was not its last. */
 	n = pair_of(r[me].slot);
-	cell[word_of(r[me].slot, w)] = cell[word_of(r[me].slot, w)] + amount(me);
-	if
-	:: n != NONE ->
-		u = sum[word_of(n, w)] + amount(me);
-		set_sum(n, w, u)
-	:: else -> skip
-	fi
+	y = word_of(r[me].slot, which);
+	cell[y] = cell[y] + amount(me);
+	kept = (part == 2 && y == word_of(at, w) -> kept + amount(me) : kept);
+	u = sum[word_of(n, which)] + amount(me);
+	set_sum(n, which, u);
+#if READERS && !defined(M_OLD_READER)
+	for (x : UPDATERS .. ALL - 1) {
+		if
+		:: r[x].phase != IDLE && r[x].table == r[me].table &&
+		   is_rebased[r[x].table] ->
+			ok_of(x, which) = ok_of(x, which) | bit_of(cell[y])
+		:: else -> skip
+		fi
+	}
+#endif
+	;
+	skip
 }
 
 proctype updater(byte me)
@@ -346,6 +456,11 @@ proctype updater(byte me)
 #if READERS
 #define nr(me)		number_of(r[me].old, r[me].i)
 #define mark_of(me)	merged[table_of(r[me].old)]
+#ifdef M_NO_SEQ
+#define is_rebasing(me)	0
+#else
+#define is_rebasing(me)	rebasing[table_of(r[me].old)]
+#endif
 
 /* chm_cell_read() has ended. */
 inline end_read(me)
@@ -355,6 +470,7 @@ inline end_read(me)
 		ok_of(me, m) = 0
 	};
 	r[me].absent_ok = 0;
+	r[me].torn = 0;
 	r[me].old = NONE;
 	r[me].i = 0;
 	r[me].got = 0;
@@ -362,12 +478,12 @@ inline end_read(me)
 }
 
 /* This word, or value, is summed up: on to the next. */
-inline next(me)
+inline summed(me)
 {
 	for (m : r[me].i .. r[me].i + UNIT - 1) {
 		n = sum_of(me, m);
 		true_sums = ok_of(me, m);
-		assert(n < 15);
+		assert(n < 15 && true_sums);
 #if defined(UNEQUAL) && !defined(M_ONE_MOMENT)
 		/* 0x1111: what has the same low digit; 15: the same high one */
 		assert((true_sums & (4369 << (n % 4))) &&
@@ -404,7 +520,7 @@ inline load_old(me, w)
 inline loaded(me)
 {
 #if defined(M_NO_MARK) || defined(M_NO_RECHECK)
-	next(me)
+	summed(me)
 #else
 	r[me].phase = AGAIN
 #endif
@@ -420,14 +536,21 @@ inline begin_read(me)
 	r[me].absent_ok = (current == NONE)
 }
 
+/* The old cell counts if it is that of this very pair. */
+#ifdef M_NOWHERE
+#define is_origin(me)	(hit != NONE)
+#else
+#define is_origin(me)	(hit != NONE && where[hit] == r[me].slot)
+#endif
+
 inline chm_sum_cell(me)
 {
 	if
 #ifndef M_GET
 	:: pending[r[me].table] != NONE ->
 		find(pending[r[me].table]);
-		r[me].old = hit;
-		r[me].phase = (hit == NONE -> NOW : MARK)
+		r[me].old = (is_origin(me) -> hit : NONE);
+		r[me].phase = (r[me].old == NONE -> NOW : MARK)
 #endif
 	:: else -> r[me].phase = NOW
 	fi
@@ -453,8 +576,10 @@ proctype reader(byte me)
 			r[me].phase = FROM
 		fi }
 	:: d_step { r[me].phase == FROM -> chm_sum_cell(me) }
-	:: d_step { r[me].phase == MARK && mark_of(me) != 2 * nr(me) + 1 ->
+	:: d_step { r[me].phase == MARK && mark_of(me) != 2 * nr(me) + 1 &&
+		    !is_rebasing(me) ->
 		assert(has_snapshot[table_of(r[me].old)]);
+		r[me].torn = 0;
 		r[me].phase = (mark_of(me) > 2 * nr(me) -> NOW : LOAD) }
 #if UNIT == 1
 	/* The compiler may choose which of the two comes first. */
@@ -486,19 +611,20 @@ proctype reader(byte me)
 	:: d_step { r[me].phase == AGAIN ->
 		assert(has_snapshot[table_of(r[me].old)]);
 		if
-		:: mark_of(me) <= 2 * nr(me) -> next(me)
+		:: mark_of(me) <= 2 * nr(me) && !r[me].torn -> summed(me)
 		:: else ->
 			for (m : r[me].i .. r[me].i + UNIT - 1) {
 				sum_of(me, m) = 0
 			};
 			r[me].got = 0;
+			r[me].torn = 0;
 			r[me].phase = MARK
 		fi }
 	:: d_step { r[me].phase == NOW ->
 		load_now(me, r[me].i + r[me].got);
 		r[me].got++;
 		if
-		:: r[me].got == UNIT -> next(me)
+		:: r[me].got == UNIT -> summed(me)
 		:: else -> skip
 		fi }
 	od
@@ -507,42 +633,44 @@ proctype reader(byte me)
 
 /* === Writing ============================================================= */
 
-/* Of the writer, from one step to the next; 0 at rest. */
-byte to;	/* the new table */
-byte from;	/* the one before it */
-byte at;	/* slot of the old table */
-byte at_to;	/* and of the new one */
-byte w;		/* word to copy, exchange or merge next */
-byte merging;	/* 1: after chm_merge_begin(), 2: all is added */
-byte v;		/* of two mutants */
+/* The old slot of the pair at current while a word of it is unmerged, or NONE */
+inline find_origin()
+{
+	at = (pending[tbl] == NONE -> NONE : full_in(pending[tbl]));
+	at = (at == NONE || where[at] != current -> NONE : at);
+	at = (at == NONE || !is_unmerged(at, WORDS - 1) -> NONE : at)
+}
 
-/* Ends every operation. */
+/* Ends every hold. */
 inline rest()
 {
-	to = 0;
 	from = 0;
-	at = 0;
-	at_to = 0;
 	w = 0;
 	v = 0;
-	m = 1;
-	for (x : 0 .. TABLES - 1) {
-		/* Of mutants only */
-		m = m && pending[x] == NONE
-	};
+	part = 0;
+	kept = 0;
+	at_to = 0;
 	if
-	:: current != NONE && m ->
+	:: current != NONE ->
+		find_origin();
 		for (m : 0 .. WORDS - 1) {
-			assert(cell[word_of(current, m)] ==
-			       sum[word_of(current, m)])
+			n = cell[word_of(current, m)];
+			if
+			:: at != NONE && is_unmerged(at, m) ->
+				n = n + difference(m)
+			:: else -> skip
+			fi;
+			/* Is the cell what it has to be? */
+			assert(n == sum[word_of(current, m)])
 		}
 	:: else -> skip
-	fi
+	fi;
+	at = 0
 }
 
 #if SLOTS > 1
-#define has_empty	(tag[tbl * SLOTS] == EMPTY || \
-			 tag[tbl * SLOTS + 1] == EMPTY)
+#define has_empty	(tag[first_slot(tbl)] == EMPTY || \
+			 tag[last_slot(tbl)] == EMPTY)
 #else
 #define has_empty	(tag[tbl] == EMPTY)
 #endif
@@ -551,9 +679,24 @@ inline rest()
 inline chm_find_empty(t)
 {
 	hit = NONE;
-	for (s : (t) * SLOTS .. (t) * SLOTS + SLOTS - 1) {
+	for (s : first_slot(t) .. last_slot(t)) {
 		hit = (hit == NONE && tag[s] == EMPTY -> s : hit)
 	}
+}
+
+/* The slot in next becomes EMPTY: nobody has seen it. */
+inline forget_copy(slot)
+{
+	if
+	:: next != NONE && where[slot] != NONE ->
+		tag[where[slot]] = EMPTY;
+		for (m : 0 .. WORDS - 1) {
+			cell[word_of(where[slot], m)] = 0;
+			copied[word_of(slot, m)] = 0
+		};
+		where[slot] = NONE
+	:: else -> skip
+	fi
 }
 
 /* The slot dies; who has found it may still update it. */
@@ -562,14 +705,55 @@ inline kill(how)
 	at = current;
 	tag[at] = how;
 	dead_cookie[at] = inside;
+	forget_copy(at);
 	make_current(NONE)
 }
 
-inline take_value()
+inline take_value(slot)
 {
 	for (m : 0 .. WORDS - 1) {
-		took[word_of(at, m)] = 1 + cell[word_of(at, m)]
+		took[word_of(slot, m)] = 1 + cell[word_of(slot, m)]
 	}
+}
+
+#ifdef M_TAKE_BEFORE_MERGE
+#define may_take	(taken != NONE && !dead_cookie[taken])
+#else
+#define may_take	(taken != NONE && !dead_cookie[taken] && \
+			 pending[table_of(taken)] == NONE)
+#endif
+
+/* Its value is final.  Nobody writes to tables that were replaced. */
+inline end_take()
+{
+	take_value(taken);
+	finish(taken);
+	if
+	:: table_of(taken) == tbl -> tag[taken] = EMPTY
+	:: else -> skip
+	fi;
+	taken = NONE;
+	chm_reclaim()
+}
+
+inline insert()
+{
+	chm_find_empty(tbl);
+	at = hit;
+	assert_unseen(at);
+	tag[at] = FULL;
+	make_current(at);
+	for (m : 0 .. WORDS - 1) {
+		set_sum(at, m, 0)
+	};
+	if
+	:: next != NONE && at % SLOTS < cursor ->
+		chm_find_empty(next);
+		assert(hit != NONE);
+		tag[hit] = FULL;
+		where[at] = hit
+	:: else -> skip
+	fi
 }
 
 #if TABLES > 2
@@ -578,28 +762,55 @@ inline take_value()
 #define is_some(what)	(what(0) || what(1))
 #endif
 #define is_unused(t)	(state[t] == UNUSED)
-#define is_pending(t)	(pending[t] != NONE)
-#if defined(M_UNLOCK_GROW) || defined(M_UNLOCK_REPLACE)
-#define may_merge(t)	(is_pending(t) && !cookie[pending[t]])
-#define is_locked	is_some(is_pending)
-#else
-#define is_locked	0
-#endif
 
-inline begin_growth()
+inline find_unused()
 {
-	from = tbl;
-	to = 0;
+	y = 0;
 	do
-	:: state[to] != UNUSED -> to++
+	:: state[y] != UNUSED -> y++
 	:: else -> break
 	od;
-	state[to] = ACTIVE;
-	has_snapshot[from] = 1;
-	find(from);
-	at = hit;
-	at_to = (at == NONE -> NONE : to * SLOTS);
-	w = (at == NONE -> WORDS : 0)
+	skip
+}
+
+inline chm_abort()
+{
+	for (u : first_slot(tbl) .. last_slot(tbl)) {
+		forget_copy(u)
+	};
+	has_snapshot[tbl] = 0;
+	zero_table(next);
+	next = NONE;
+	cursor = 0
+}
+
+#ifdef M_MIGRATE_WHILE_SETTLING
+#define may_start	(next == NONE && is_some(is_unused))
+#else
+#define may_start	(next == NONE && is_some(is_unused) && pending[tbl] == NONE)
+#endif
+
+/* The next slot is copied. */
+inline begin_step()
+{
+	if
+	:: next == NONE ->
+		find_unused();
+		next = y;
+		state[next] = FILLING;
+		has_snapshot[tbl] = 1
+	:: else -> skip
+	fi;
+	at = first_slot(tbl) + cursor;
+	if
+	:: tag[at] == FULL ->
+		chm_find_empty(next);
+		at_to = hit;
+		w = 0
+	:: else ->
+		at = NONE;
+		w = WORDS
+	fi
 }
 
 /* chm_migrate_pair(): a word is loaded once. */
@@ -609,40 +820,79 @@ inline copy_word()
 	copied[word_of(at, w)] = cell[word_of(at_to, w)];
 }
 
-inline chm_publish()
+inline chm_swap_tables()
 {
-	pending[to] = from;
-	tbl = to;
-	/* chm_wait_for_readers() */
-	cookie[from] = inside;
+	pending[next] = tbl;
+	/* SETTLING */
+	cookie[tbl] = inside;
+	state[tbl] = OLD;
+	state[next] = ACTIVE;
+	tbl = next;
+	next = NONE;
+	cursor = 0;
 	if
-	:: at != NONE ->
-		tag[at_to] = FULL;
-		current = at_to;
+	:: current != NONE ->
+		n = where[current];
 		for (m : 0 .. WORDS - 1) {
-			sum[word_of(at_to, m)] = sum[word_of(at, m)];
-			sum[word_of(at, m)] = 0
-		}
+			sum[word_of(n, m)] = sum[word_of(current, m)];
+			sum[word_of(current, m)] = 0
+		};
+		current = n
 	:: else -> skip
 	fi
 }
 
-/* chm_merge_pairs() begins. */
+/* The last step, and the new table, in one hold. */
+inline end_step()
+{
+	if
+	:: at != NONE ->
+		tag[at_to] = FULL;
+		where[at] = at_to
+	:: else -> skip
+	fi;
+	cursor++;
+	if
+	:: cursor == SLOTS -> chm_swap_tables()
+	:: else -> skip
+	fi
+}
+
+/* What there is, with what is pending, goes with its readers. */
+inline chm_clear()
+{
+	if
+	:: next != NONE -> chm_abort()
+	:: else -> skip
+	fi;
+	find_unused();
+	make_current(NONE);
+	state[tbl] = RETIRED;
+	cookie[tbl] = inside;
+	owns_full[tbl] = 1;
+	tbl = y;
+	state[tbl] = ACTIVE;
+	chm_reclaim()
+}
+
+/* chm_merge_some() goes on. */
 inline begin_merge()
 {
-	from = pending[to];
+	from = pending[tbl];
 	find(from);
 	at = hit;
-	find(to);
+#ifdef M_BYKEY
+	find(tbl);
 	at_to = hit;
+#else
+	at_to = (at == NONE -> NONE : where[at]);
+#endif
 #ifdef M_PENDING_EARLY
-	pending[to] = NONE;
+	pending[tbl] = NONE;
 #endif
 	w = (at == NONE || at_to == NONE -> WORDS : 0);
 	next_difference()
 }
-
-#define difference(w)	(cell[word_of(at, w)] - copied[word_of(at, w)])
 
 /* On to the next word to be merged, or the next value. */
 inline next_difference()
@@ -651,7 +901,7 @@ inline next_difference()
 	:: w < WORDS ->
 		m = 0;
 		for (x : w .. w + UNIT - 1) {
-			m = m || difference(x)
+			m = m || (is_unmerged(at, x) && difference(x))
 		};
 		if
 		:: m -> break
@@ -666,12 +916,17 @@ active proctype writer()
 {
 	d_step {
 		current = NONE;
+		next = NONE;
+		taken = NONE;
 		for (x : 0 .. ALL - 1) {
 			r[x].slot = NONE;
 			r[x].old = NONE
 		};
 		for (x : 0 .. TABLES - 1) {
 			pending[x] = NONE
+		};
+		for (x : 0 .. NR_SLOTS - 1) {
+			where[x] = NONE
 		};
 		state[0] = ACTIVE
 	};
@@ -692,70 +947,110 @@ active proctype writer()
 idle:
 	atomic {
 		if
-#ifndef MERGE
-		:: d_step { current != NONE &&
-#ifndef M_UNLOCK_REPLACE
-			    !is_locked
+#ifndef NO_REPLACE
+		:: d_step { current != NONE ->
+			find_origin();
+			w = 0;
+#ifdef M_NO_REBASE
+			at = NONE
 #else
-			    1
+			skip
 #endif
-			    -> w = 0 }; goto replace
+		   };
+		   if
+		   :: d_step { at == NONE -> at = 0 }; goto replace
+		   :: d_step { at != NONE -> skip }; goto rebase
+		   fi
 #endif
-		:: d_step { current != NONE && !is_locked ->
+#ifndef NO_REMOVE
+		:: d_step { current != NONE ->
 			kill(DEAD);
 			chm_reclaim();
 			rest() }; goto idle
 #ifdef M_TAKE_AT_ONCE
-		:: d_step { current != NONE && !is_locked ->
+		:: d_step { current != NONE ->
 			kill(DEAD);
-			take_value();
+			take_value(at);
 			chm_reclaim();
 			rest() }; goto idle
 #else
-		:: d_step { current != NONE && !is_locked ->
+		:: d_step { current != NONE && taken == NONE ->
 			kill(TAKEN);
-			skip };
-		   goto take
-#endif
-		:: d_step { current == NONE && has_empty && !is_locked ->
-			chm_find_empty(tbl);
-			assert_unseen(hit);
-			tag[hit] = FULL;
-			make_current(hit);
-			for (m : 0 .. WORDS - 1) {
-				set_sum(hit, m, 0)
-			};
+			taken = at;
 			rest() }; goto idle
-		:: d_step { is_some(is_unused) &&
-#ifndef M_UNLOCK_GROW
-			    !is_locked
+		:: d_step { may_take -> end_take(); rest() }; goto idle
+#endif
+#endif
+		:: d_step { current == NONE && has_empty -> insert(); rest() };
+		   goto idle
+		:: d_step { may_start || next != NONE -> begin_step() }; goto copy
+		:: d_step { next != NONE -> chm_abort(); rest() }; goto idle
+		:: d_step { pending[tbl] != NONE &&
+#ifndef M_NO_GRACE_PERIOD
+			    !cookie[pending[tbl]]
 #else
 			    1
 #endif
-			    -> begin_growth() }; goto copy
-#if defined(M_UNLOCK_GROW) || defined(M_UNLOCK_REPLACE)
-		:: d_step { may_merge(0) -> to = 0; begin_merge() }; goto merge
-		:: d_step { may_merge(1) -> to = 1; begin_merge() }; goto merge
-		:: d_step { may_merge(2) -> to = 2; begin_merge() }; goto merge
+			    -> begin_merge() }; goto merge
+#ifndef NO_CLEAR
+		:: d_step { next != NONE || is_some(is_unused) ->
+			chm_clear();
+			rest() }; goto idle
 #endif
 		fi
 	};
 
 replace:
 	do
-	/* atomic_long_xchg() */
+	/* atomic_long_xchg(); the copy is like new. */
 	:: d_step { w < WORDS ->
 		cell[word_of(current, w)] = 0;
 		set_sum(current, w, 0);
+		if
+		:: next != NONE && where[current] != NONE ->
+			cell[word_of(where[current], w)] = 0;
+			copied[word_of(current, w)] = 0
+		:: else -> skip
+		fi;
 		w++ }
 	:: d_step { w == WORDS -> rest() }; goto idle
 	od;
 
-take:
-	if
-	:: d_step { !dead_cookie[at] -> take_value(); reclaim(at); rest() };
-	   goto idle
-	fi;
+rebase:
+	do
+	:: d_step { w < WORDS && !part && is_unmerged(at, w) ->
+		/* chm_exchange_begin() */
+		from = table_of(at);
+		rebasing[from] = 1;
+		is_rebased[from] = 1;
+		part = 1;
+#if READERS && !defined(M_NO_SEQ)
+		for (x : UPDATERS .. ALL - 1) {
+			r[x].torn = r[x].torn || r[x].phase == LOAD ||
+				    r[x].phase == AGAIN
+		}
+#endif
+		skip }
+	:: d_step { w < WORDS && !part && !is_unmerged(at, w) ->
+		cell[word_of(current, w)] = 0;
+		set_sum(current, w, 0);
+		w++ }
+	:: d_step { part == 1 ->
+		copied[word_of(at, w)] = cell[word_of(at, w)];
+		kept = 0;
+		part = 2 }
+	:: d_step { part == 2 ->
+		cell[word_of(current, w)] = 0;
+		set_sum(current, w, kept);
+		kept = 0;
+		part = 3 }
+	:: d_step { part == 3 ->
+		/* chm_exchange_end() */
+		rebasing[from] = 0;
+		part = 0;
+		w++ }
+	:: d_step { w == WORDS && !part -> rest() }; goto idle
+	od;
 
 copy:
 	do
@@ -770,28 +1065,24 @@ copy:
 #else
 	:: d_step { w < WORDS -> copy_word(); w++ }
 #endif
-	:: d_step { w == WORDS -> chm_publish(); w = 0 }; break
+	:: d_step { w == WORDS ->
+		end_step();
+#ifdef M_SNAPSHOT_LATE
+		w = 0 }; break
+#else
+		rest() }; goto idle
+#endif
 	od;
 #ifdef M_SNAPSHOT_LATE
 	if
 	:: d_step { at != NONE ->
 		for (m : 0 .. WORDS - 1) {
 			copied[word_of(at, m)] = cell[word_of(at, m)]
-		} }
-	:: d_step { at == NONE -> skip }
+		};
+		rest() }; goto idle
+	:: d_step { at == NONE -> rest() }; goto idle
 	fi;
 #endif
-#if defined(M_UNLOCK_GROW) || defined(M_UNLOCK_REPLACE)
-	if :: d_step { rest() }; goto idle fi;
-#endif
-	/* O9 */
-	if
-#ifdef M_NO_GRACE_PERIOD
-	:: d_step { begin_merge() }
-#else
-	:: d_step { !cookie[from] -> begin_merge() }
-#endif
-	fi;
 
 merge:
 	do
@@ -825,7 +1116,11 @@ merge:
 #endif
 		merging = 0;
 		next_difference() }
-	:: d_step { w == WORDS && !merging -> pending[to] = NONE }; break
+#ifndef M_PENDING_EARLY
+	/* It goes on in another hold. */
+	:: d_step { w < WORDS && !merging && merged[from] -> rest() }; goto idle
+#endif
+	:: d_step { w == WORDS && !merging -> pending[tbl] = NONE }; break
 	od;
 	if
 	:: d_step {

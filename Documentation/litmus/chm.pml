@@ -7,6 +7,10 @@
  * for ever.  The search is exhaustive, so a property that holds here holds for
  * any number of operations on a table of this size.
  *
+ * A migration is incremental: next is filled one chunk at a time, with any
+ * operation in between, and replaces tbl in the hold of the last step.  A
+ * migration in one hold, as a small table has it, is one of these.
+ *
  * A step is one load or one store of a control word, with what goes with it.
  * Steps interleave as if memory were sequentially consistent: what weaker
  * ordering can do is the matter of the litmus tests next to this file.  All
@@ -14,6 +18,10 @@
  *
  * Names are those of chm.c.  Left out there, and why that is no loss:
  *	- when chm.c polls, grows or waits: here it may do so at any time
+ *	- that a write begins with a step: here it comes before any operation
+ *	- clearing in place, for want of memory: it is removals that don't lower,
+ *	  of which GIVE_UP has all
+ *	- what is done to next is one step, since no reader sees it
  *	- the bitmap of chunks with DEAD slots: here all are searched; that of
  *	  occupied ones: here walks look at each home
  *	- retired tables beyond the first: here the writer frees it before it
@@ -31,9 +39,11 @@
  *	- no slot is written or dropped, and no table freed, that a reader may
  *	  still look at; no reader loads a word of a freed table
  *	- a lookup loads no more words on its way than there are chunks
+ *	- drop() runs once for each pair, or clone, after the last reader of it
  *	- at rest each key has one slot, and overflow filters are exact, with
- *	  GIVE_UP supersets of that (asked of one mutant only: the others have to
- *	  fail before a reader)
+ *	  GIVE_UP supersets of that; next has the pairs of tbl's chunks below the
+ *	  cursor, as they are now, no others, and nothing DEAD (asked of one
+ *	  mutant only: the others have to fail before a reader, or in drop())
  *
  * Size of the model
  *	CHUNKS	  chunks of the first table, and of every second one after it
@@ -42,6 +52,9 @@
  *	KEYS	  keys, at most 3; their homes are spread unless SAME_HOME
  *	READERS	  readers, at most 2
  *	SWAPS	  how often a table may be replaced; ANY: no limit
+ *	RESEED	  every second table has the keys in the opposite order
+ *	CLONE	  the map has clone(): next owns what it has
+ *	DROP	  drop() runs outside of the lock, for one slot at a time
  *	WALKER	  readers look up as walks do: they do not look back, and may leave
  *		  their section between two chunks
  *	LOWER_FIRST  chm_erase() clears the filters, then stores DEAD
@@ -86,19 +99,27 @@
 
 /* Chunks are numbered across tables, and slots across chunks. */
 #define nr_chunks(t)	((t) -> CHUNKS2 : CHUNKS)
+#ifdef RESEED
+#define hash(k, t)	((t) -> KEYS - 1 - (k) : (k))
+#else
+#define hash(k, t)	(k)
+#endif
 #ifdef SAME_HOME
 #define home(k, t)	0
 #else
-#define home(k, t)	((k) * nr_chunks(t) / KEYS)
+#define home(k, t)	(hash(k, t) * nr_chunks(t) / KEYS)
 #endif
 #define chunk_at(k, t, distance) \
 	((t) * STRIDE + (home(k, t) + (distance)) % nr_chunks(t))
-/* How far is this chunk of the active table from the key's home? */
+#define table_of(chunk)	((chunk) / STRIDE)
+/* How far is this chunk from the key's home? */
 #define distance_of(k, chunk) \
-	(((chunk) - tbl * STRIDE + nr_chunks(tbl) - home(k, tbl)) % \
-	 nr_chunks(tbl))
+	(((chunk) % STRIDE + nr_chunks(table_of(chunk)) - \
+	  home(k, table_of(chunk))) % nr_chunks(table_of(chunk)))
 #define slot_of(c, s)	((c) * SLOTS + (s))
 #define chunk_of(slot)	((slot) / SLOTS)
+#define first_slot(t)	((t) * STRIDE * SLOTS)
+#define last_slot(t)	(((t) + 1) * STRIDE * SLOTS - 1)
 #define NONE		255
 #define bit_of(n)	(1 << (n))
 
@@ -108,6 +129,7 @@
 #define DEAD(gen)	(1 + (gen))
 #define FULL		3
 #define MOVED		4	/* M_MOVED only */
+#define TAKEN		5	/* DEAD, and drop() runs or did */
 
 /*
  * The control word of chunk c: overflow[c] and the tags of its slots.  For a
@@ -118,23 +140,33 @@ byte tag[NR_SLOTS];
 byte key[NR_SLOTS];
 #if SLOTS == 1
 #define word(c)	(overflow[c] | tag[c] << 3)
-#else
+#elif !defined(DROP)
 #define word(c)	(overflow[c] | tag[slot_of(c, 0)] << 3 | tag[slot_of(c, 1)] << 5)
 #endif
 
 /* chm_overflow_bit() of each key, and whether the word has it. */
 byte overflow_bit[KEYS];
-#define chm_overflows(c, k)	((overflow[c] & overflow_bit[k]) != 0)
+#define bit_in(k, t)		overflow_bit[hash(k, t)]
+#define chm_overflows(c, k)	((overflow[c] & bit_in(k, table_of(c))) != 0)
 
 #define UNUSED	0
 #define ACTIVE	1
 #define RETIRED	2
+#define FILLING	3	/* map->next */
 byte state[TABLES];
 byte cookie[TABLES];	/* of the sealed generation; of retirement */
 byte tbl;		/* map->tbl */
+#define next	(1 - tbl)
+byte cursor;		/* chunks of tbl that have been copied to next */
+bit owns_full;		/* the retired table drops its FULL pairs as well */
+#define is_copied(slot)	(chunk_of(slot) % STRIDE < cursor)
 byte dead_gen;		/* of the active table: what removals join */
 byte dead[2];		/* its DEAD slots by generation */
 byte swaps;
+#ifdef DROP
+byte taken;		/* the slot that the worker drops outside of the lock */
+bit dropped;
+#endif
 
 /* === Readers ============================================================= */
 
@@ -166,12 +198,15 @@ Reader r[READERS];
  * taken and did not leave since; it has elapsed when nobody is left.
  */
 byte inside;
-byte waiting_for;	/* synchronize_rcu() in chm_wait() */
+byte waiting_for;	/* synchronize_rcu() in chm_wait_for_readers() */
 
 /* === Monitor ============================================================= */
 
 byte current[KEYS];	/* the slot that lookups should find; NONE: absent */
-byte ok[NR_SLOTS];	/* readers in whose lookup it was current for a moment */
+byte ok[NR_SLOTS + 1];	/* readers in whose lookup it was current for a moment */
+bit owned[NR_SLOTS + 1];	/* drop() has to run for what it has */
+bit stale[NR_SLOTS];	/* in next: not, or not any more, what tbl has */
+#define LOST	NR_SLOTS	/* of mutants: should be in tbl and is not */
 
 /* The update on its way: it makes pending current, NONE to remove. */
 bit is_pending;
@@ -188,6 +223,10 @@ hidden byte hit;
 hidden byte more;
 hidden byte passed;
 hidden byte g;
+hidden byte y;
+hidden byte hit_d;
+hidden byte p;
+hidden byte q;
 
 inline make_current(k, slot)
 {
@@ -268,12 +307,72 @@ inline assert_unseen(slot)
 	}
 }
 
+/* drop() runs. */
+inline drop(slot)
+{
+	assert_unseen(slot);
+	assert(owned[slot]);
+	owned[slot] = 0
+}
+
 #if defined(MUTANT) && !defined(M_LOWER_BEFORE_DEAD)
 #define verify()	skip
 #else
+/*
+ * It has each pair of the copied chunks once, no other one, and filters for
+ * them; DEAD slots, if at all, are those of clones.
+ */
+inline verify_next()
+{
+	n = 0;
+	m = 0;
+	for (x : 0 .. KEYS - 1) {
+		n = n + (current[x] != NONE && is_copied(current[x]))
+	};
+	for (y : first_slot(next) .. last_slot(next)) {
+		m = m + (tag[y] == FULL);
+#ifdef CLONE
+		assert(owned[y] == (tag[y] != EMPTY));
+#else
+		assert(tag[y] == EMPTY || tag[y] == FULL);
+		assert(!owned[y]);
+#endif
+		assert(!stale[y]);
+		assert(tag[y] != FULL || (current[key[y]] != NONE &&
+					  is_copied(current[key[y]])))
+	};
+	assert(n == m);
+	for (c : next * STRIDE .. next * STRIDE + nr_chunks(next) - 1) {
+		passed = 0;
+		for (y : first_slot(next) .. last_slot(next)) {
+			passed = passed |
+				 (tag[y] == FULL && distance_of(key[y], c) <
+				  distance_of(key[y], chunk_of(y)) ->
+				  bit_in(key[y], next) : 0)
+		};
+#ifdef GIVE_UP
+		assert((overflow[c] & passed) == passed)
+#else
+		assert(overflow[c] == passed)
+#endif
+	}
+}
+
+#ifdef DROP
+#define is_dropped(slot)	(tag[slot] == TAKEN && dropped)
+#else
+#define is_dropped(slot)	0
+#endif
+
 /* chm_verify(): at rest. */
 inline verify()
 {
+#if SWAPS
+	if
+	:: state[next] == FILLING -> verify_next()
+	:: else -> skip
+	fi;
+#endif
 	for (c : tbl * STRIDE .. tbl * STRIDE + nr_chunks(tbl) - 1) {
 		passed = 0;
 		for (x : 0 .. KEYS - 1) {
@@ -284,7 +383,7 @@ inline verify()
 				passed = passed |
 					 (distance_of(x, c) <
 					  distance_of(x, chunk_of(current[x])) ->
-					  overflow_bit[x] : 0)
+					  bit_in(x, tbl) : 0)
 			:: else -> skip
 			fi
 		};
@@ -299,8 +398,9 @@ inline verify()
 	for (x : 0 .. KEYS - 1) {
 		n = n + (current[x] != NONE)
 	};
-	for (x : tbl * STRIDE * SLOTS .. (tbl + 1) * STRIDE * SLOTS - 1) {
-		m = m + (tag[x] == FULL)
+	for (x : first_slot(tbl) .. last_slot(tbl)) {
+		m = m + (tag[x] == FULL);
+		assert(owned[x] == (tag[x] != EMPTY && !is_dropped(x)))
 	};
 	assert(n == m)
 }
@@ -339,7 +439,8 @@ inline chm_probe(me, at)
 #ifdef M_WALK_OWN_BITS
 	r[me].common = r[me].common & overflow[c];
 #endif
-	hit = (at && !(r[me].common & overflow_bit[r[me].key]) -> NONE : hit);
+	hit = (at && !(r[me].common & bit_in(r[me].key, r[me].table)) ->
+	       NONE : hit);
 	r[me].common = r[me].common & overflow[c];
 	more = r[me].common != 0
 #else
@@ -545,26 +646,27 @@ byte to;	/* where it goes */
 byte to_d;
 byte d;		/* distance of the chunk to store to next */
 
-inline chm_find()
+/* In table t: slot and distance, hit and hit_d */
+inline chm_find(t)
 {
-	at = NONE;
-	at_d = 0;
+	hit = NONE;
+	hit_d = 0;
 	more = 1;
 	do
 	:: more ->
-		c = chunk_at(wk, tbl, at_d);
+		c = chunk_at(wk, t, hit_d);
 		for (s : 0 .. SLOTS - 1) {
 			if
-			:: at == NONE && tag[slot_of(c, s)] == FULL &&
+			:: hit == NONE && tag[slot_of(c, s)] == FULL &&
 			   key[slot_of(c, s)] == wk ->
-				at = slot_of(c, s)
+				hit = slot_of(c, s)
 			:: else -> skip
 			fi
 		};
 		if
-		:: at != NONE || !chm_overflows(c, wk) ||
-		   at_d + 1 == nr_chunks(tbl) -> more = 0
-		:: else -> at_d++
+		:: hit != NONE || !chm_overflows(c, wk) ||
+		   hit_d + 1 == nr_chunks(t) -> more = 0
+		:: else -> hit_d++
 		fi
 	:: else -> break
 	od
@@ -597,6 +699,7 @@ inline chm_write_slot(slot, k)
 {
 	assert_unseen(slot);
 	key[slot] = k;
+	owned[slot] = 1;
 	ok[slot] = 0
 }
 
@@ -612,7 +715,7 @@ inline chm_raise_next()
 
 inline chm_raise(chunk)
 {
-	overflow[chunk] = overflow[chunk] | overflow_bit[wk]
+	overflow[chunk] = overflow[chunk] | bit_in(wk, table_of(chunk))
 }
 
 /*
@@ -624,8 +727,9 @@ inline overflow_needed(chunk)
 	n = 0;
 	m = 1;
 	do
-	:: !n && m < nr_chunks(tbl) ->
-		c = tbl * STRIDE + (chunk - tbl * STRIDE + m) % nr_chunks(tbl);
+	:: !n && m < nr_chunks(table_of(chunk)) ->
+		c = table_of(chunk) * STRIDE +
+		    (chunk % STRIDE + m) % nr_chunks(table_of(chunk));
 		for (s : 0 .. SLOTS - 1) {
 			x = slot_of(c, s);
 			if
@@ -634,11 +738,12 @@ inline overflow_needed(chunk)
 			:: tag[x] == FULL && x == at -> skip
 #endif
 			:: else ->
-				n = (overflow_bit[key[x]] == overflow_bit[wk] &&
+				n = (bit_in(key[x], table_of(c)) ==
+				     bit_in(wk, table_of(c)) &&
 				     distance_of(key[x], c) >= m -> m : n)
 			fi
 		};
-		m = (chm_overflows(c, wk) -> m + 1 : nr_chunks(tbl))
+		m = (chm_overflows(c, wk) -> m + 1 : nr_chunks(table_of(c)))
 	:: else -> break
 	od
 }
@@ -647,14 +752,15 @@ inline overflow_needed(chunk)
  * chm_lower_overflow(): on towards home.  d is the distance, plus 1, of the next
  * chunk whose word it has to store.
  */
-inline chm_lower_next()
+inline chm_lower_next(t)
 {
 	do
 	:: d > 0 ->
 #ifdef M_LOWER_SHARED
 		break
 #else
-		overflow_needed(chunk_at(wk, tbl, d - 1));
+		g = chunk_at(wk, t, d - 1);
+		overflow_needed(g);
 		if
 		:: n -> d--
 		:: else -> break
@@ -665,15 +771,15 @@ inline chm_lower_next()
 	skip
 }
 
-inline chm_lower()
+inline chm_lower(t)
 {
 	d--;
-	c = chunk_at(wk, tbl, d);
+	c = chunk_at(wk, t, d);
 #ifndef MUTANT
 	assert(chm_overflows(c, wk));
 #endif
-	overflow[c] = overflow[c] & ~overflow_bit[wk];
-	chm_lower_next()
+	overflow[c] = overflow[c] & ~bit_in(wk, t);
+	chm_lower_next(t)
 }
 
 /* Its bytes stay, but only who has found them needs them. */
@@ -701,14 +807,20 @@ inline kill(slot)
 #else
 #define elapsed(t)	(!cookie[t])
 #endif
-#ifdef M_FREE_AT_ONCE
-#define may_free(t)	(state[t] == RETIRED)
+#ifdef DROP
+#define is_busy		(taken != NONE)
 #else
-#define may_free(t)	(state[t] == RETIRED && !cookie[t])
+#define is_busy		0
+#endif
+/* Who drops outside of the lock also frees: one worker. */
+#ifdef M_FREE_AT_ONCE
+#define may_free(t)	(state[t] == RETIRED && !is_busy)
+#else
+#define may_free(t)	(state[t] == RETIRED && !cookie[t] && !is_busy)
 #endif
 
-/* O5: the second half of chm_advance(). */
-inline seal()
+/* O5: chm_seal(). */
+inline chm_seal()
 {
 	if
 	:: dead[dead_gen] ->
@@ -726,25 +838,28 @@ inline chm_note_dead()
 #ifdef M_COOKIE_BEFORE_DEAD
 	:: !dead[1 - dead_gen] && dead[dead_gen] -> dead_gen = 1 - dead_gen
 #endif
-	:: else -> seal()
+	:: else -> chm_seal()
 	fi
+}
+
+/* The first slot that is DEAD in gen: there is one. */
+inline find_dead(gen)
+{
+	hit = NONE;
+	for (x : first_slot(tbl) .. last_slot(tbl)) {
+		hit = (hit == NONE && tag[x] == DEAD(gen) -> x : hit)
+	}
 }
 
 /* One store of chm_sweep(): the first chunk with DEAD slots of gen. */
 inline chm_sweep_chunk(gen)
 {
-	c = NONE;
-	for (x : tbl * STRIDE * SLOTS .. (tbl + 1) * STRIDE * SLOTS - 1) {
-		if
-		:: c == NONE && tag[x] == DEAD(gen) -> c = chunk_of(x)
-		:: else -> skip
-		fi
-	};
+	find_dead(gen);
+	c = chunk_of(hit);
 	for (s : 0 .. SLOTS - 1) {
 		if
 		:: tag[slot_of(c, s)] == DEAD(gen) ->
-			/* drop() runs */
-			assert_unseen(slot_of(c, s));
+			drop(slot_of(c, s));
 			tag[slot_of(c, s)] = EMPTY;
 			ok[slot_of(c, s)] = 0;
 			dead[gen]--
@@ -753,62 +868,295 @@ inline chm_sweep_chunk(gen)
 	}
 }
 
+#ifdef DROP
+/* drop() may sleep: the slot is TAKEN, dropped unlocked, and only then EMPTY. */
+inline chm_gather(gen)
+{
+	find_dead(gen);
+#ifndef M_NOT_TAKEN
+	tag[hit] = TAKEN;
+#endif
+	dead[gen]--;
+	taken = hit
+}
+
+/* It may have been retired or replaced meanwhile. */
+inline chm_empty_gathered()
+{
+	if
+	:: table_of(chunk_of(taken)) == tbl ->
+		assert_unseen(taken);
+		tag[taken] = EMPTY;
+		ok[taken] = 0
+	:: else -> skip
+	fi;
+	taken = NONE;
+	dropped = 0
+}
+#endif
+
+inline zero_table(t)
+{
+	for (y : first_slot(t) .. last_slot(t)) {
+		assert(!owned[y]);
+		tag[y] = EMPTY;
+		key[y] = 0;
+		stale[y] = 0
+	};
+	for (y : (t) * STRIDE .. (t) * STRIDE + STRIDE - 1) {
+		overflow[y] = 0
+	};
+	state[t] = UNUSED
+}
+
+#define is_dead(slot)	(tag[slot] == DEAD(0) || tag[slot] == DEAD(1))
 inline chm_free_table(t)
 {
-	for (m : (t) * STRIDE * SLOTS .. (t + 1) * STRIDE * SLOTS - 1) {
+	for (m : first_slot(t) .. last_slot(t)) {
 		assert_unseen(m);
-		tag[m] = EMPTY;
-		key[m] = 0
+		if
+		:: is_dead(m) || (tag[m] == FULL && owns_full) -> drop(m)
+		:: else -> skip
+		fi
 	};
-	for (m : (t) * STRIDE .. (t + 1) * STRIDE - 1) {
-		overflow[m] = 0
-	};
+	owns_full = 0;
 	cookie[t] = 0;
-	state[t] = UNUSED
+	zero_table(t)
 }
 
 /* === Growth ============================================================== */
 
-/* chm_migrate() and chm_publish(): of all that, readers see one store. */
-inline chm_replace_table(t)
+#ifdef CLONE
+#define is_cloned	1
+#else
+#define is_cloned	0
+#endif
+
+#if SWAPS
+#define may_start	((SWAPS == ANY || swaps < SWAPS) && \
+			 state[next] == UNUSED)
+
+/* Nobody has seen it: no grace period.  The pairs are tbl's, but for clones. */
+inline chm_abort()
 {
-	for (m : tbl * STRIDE * SLOTS .. (tbl + 1) * STRIDE * SLOTS - 1) {
+#if (defined(CLONE) && !defined(M_ABORT_LEAKS)) || defined(M_ABORT_DROPS)
+	for (y : first_slot(next) .. last_slot(next)) {
 		if
-		:: tag[m] == FULL ->
-			wk = key[m];
-			chm_find_empty(wk, t, 0);
-			assert(to != NONE);
-			key[to] = wk;
-			tag[to] = FULL;
-			for (x : 0 .. to_d - 1) {
-				chm_raise(chunk_at(wk, t, x))
-			};
-			current[wk] = to
+		:: tag[y] != EMPTY ->
+#ifdef M_ABORT_DROPS
+			for (x : 0 .. KEYS - 1) {
+				if
+				:: current[x] != NONE && x == key[y] ->
+					drop(current[x])
+				:: else -> skip
+				fi
+			}
+#else
+			drop(y)
+#endif
 		:: else -> skip
 		fi
 	};
+#endif
+	zero_table(next);
+	cursor = 0
+}
+
+/* O6: one store. */
+inline chm_publish(all)
+{
 #ifdef WALKER
 	/* A table that is there again has another id. */
 	for (x : 0 .. READERS - 1) {
 		r[x].table = (r[x].phase == AWAY -> NONE : r[x].table)
 	};
 #endif
-	/* O6 */
-	state[t] = ACTIVE;
+	state[next] = ACTIVE;
 	state[tbl] = RETIRED;
-	tbl = t;
+#ifndef M_COOKIE_BEFORE_SWAP
+	cookie[tbl] = inside;
+#endif
+	owns_full = all;
+	tbl = next;
+	cursor = 0;
 	dead_gen = 0;
 	dead[0] = 0;
 	dead[1] = 0;
 	swaps = swaps + (SWAPS != ANY)
 }
 
+/* wk goes into next, or the migration is given up. */
+inline insert_into_next()
+{
+	chm_find_empty(wk, next, 0);
+	if
+#ifdef M_NEVER_ABORT
+	:: to == NONE -> skip
+#else
+	:: to == NONE -> chm_abort()
+#endif
+	:: to != NONE ->
+		key[to] = wk;
+		tag[to] = FULL;
+		stale[to] = 0;
+#ifdef CLONE
+		owned[to] = 1;
+#endif
+		for (x : 0 .. to_d - 1) {
+			chm_raise(chunk_at(wk, next, x))
+		}
+	fi
+}
+
+/* Pairs are current, and owned, where they are now. */
+inline move_current()
+{
+	for (y : 0 .. KEYS - 1) {
+		hit = LOST;
+		for (x : first_slot(next) .. last_slot(next)) {
+			hit = (tag[x] == FULL && key[x] == y && !stale[x] ->
+			       x : hit)
+		};
+		if
+		:: current[y] != NONE ->
+#ifndef MUTANT
+			assert(hit != LOST);
+#endif
+#ifndef CLONE
+			owned[current[y]] = 0;
+			owned[hit] = 1;
+#endif
+			current[y] = hit
+		:: else -> skip
+		fi
+	}
+}
+
+/* Copies one chunk, and replaces the table in the same hold if it was the last. */
+inline chm_step()
+{
+	state[next] = FILLING;
+	for (m : slot_of(tbl * STRIDE + cursor, 0) ..
+		 slot_of(tbl * STRIDE + cursor, SLOTS - 1)) {
+		if
+		:: tag[m] == FULL && state[next] == FILLING ->
+			wk = key[m];
+			insert_into_next()
+		:: else -> skip
+		fi
+	};
+	cursor = cursor + (state[next] == FILLING);
+	if
+	:: cursor == nr_chunks(tbl) ->
+		move_current();
+		chm_publish(is_cloned);
+#ifdef CLONE
+		for (x : first_slot(tbl) .. last_slot(tbl)) {
+			dead[0] = dead[0] + (tag[x] == DEAD(0))
+		}
+#endif
+	:: else -> skip
+	fi
+}
+
+#ifdef M_HOME
+#define has_copy(slot)	((slot) != NONE && home(wk, tbl) < cursor)
+#else
+#define has_copy(slot)	((slot) != NONE && is_copied(slot))
+#endif
+
+/*
+ * What was done to wk, which was in at and is in to, is done to next: it depends
+ * on where the slots lie, not on the key's home.
+ */
+inline chm_mirror()
+{
+	for (y : first_slot(next) .. last_slot(next)) {
+		stale[y] = stale[y] || (tag[y] == FULL && key[y] == wk)
+	};
+	p = has_copy(at);
+	q = has_copy(to);
+#ifdef M_NO_CROSSING
+	q = (at == NONE -> q : p && to != NONE);
+#endif
+	chm_find(next);
+#if defined(CLONE)
+	/* A clone is not overwritten. */
+	if
+	:: p && hit != NONE ->
+#else
+	if
+#ifndef M_NOT_OVERWRITTEN
+	:: p && q && hit != NONE -> stale[hit] = 0
+#endif
+	:: p && !q && hit != NONE ->
+#endif
+		stale[hit] = 0;
+#ifdef M_DEAD_IN_NEXT
+		tag[hit] = DEAD(0);
+#elif defined(CLONE) && !defined(M_CLONE_EMPTY)
+		tag[hit] = DEAD(0);
+#else
+		tag[hit] = EMPTY;
+#endif
+		key[hit] = 0;
+		d = hit_d;
+		chm_lower_next(next);
+		do
+		:: d > 0 -> chm_lower(next)
+		:: else -> break
+		od
+	:: else -> skip
+	fi;
+	if
+#ifdef CLONE
+	:: q -> insert_into_next()
+#else
+	:: q && !p -> insert_into_next()
+#endif
+	:: else -> skip
+	fi
+}
+
+/* Another table, empty, takes the place of this one, which keeps its pairs. */
+inline chm_clear()
+{
+	if
+	:: state[next] == FILLING -> chm_abort()
+	:: else -> skip
+	fi;
+	for (m : 0 .. KEYS - 1) {
+		if
+		:: current[m] != NONE -> make_current(m, NONE)
+		:: else -> skip
+		fi
+	};
+	chm_publish(1)
+}
+
+#ifdef M_CLEAR_IN_PLACE
+inline clear_in_place()
+{
+	for (m : 0 .. KEYS - 1) {
+		if
+		:: current[m] != NONE ->
+			kill(current[m]);
+			make_current(m, NONE)
+		:: else -> skip
+		fi
+	};
+	for (m : tbl * STRIDE .. tbl * STRIDE + STRIDE - 1) {
+		overflow[m] = 0
+	}
+}
+#endif
+#endif
+
 /* === Update ============================================================== */
 
-/* Each ends with the last store of an operation. */
+/* Each hold ends so. */
 inline rest()
 {
-	end_update();
 	wk = 0;
 	at = 0;
 	at_d = 0;
@@ -818,28 +1166,31 @@ inline rest()
 	verify()
 }
 
-/* Every FULL slot of the chunk dies, and nothing passes it any more. */
-inline chm_clear_chunk(chunk)
+/* Goes with the last store of an operation on wk. */
+inline written()
 {
-	for (m : 0 .. KEYS - 1) {
-		if
-		:: current[m] == NONE -> skip
-		:: current[m] != NONE &&
-		   distance_of(m, chunk) <=
-		   distance_of(m, chunk_of(current[m])) ->
-			/* It is here, or lookups end here from now on. */
-			make_current(m, NONE)
-		:: else -> skip
-		fi
-	};
-	overflow[chunk] = 0;
-	for (s : 0 .. SLOTS - 1) {
-		if
-		:: tag[slot_of(chunk, s)] == FULL -> kill(slot_of(chunk, s))
-		:: else -> skip
-		fi
+	end_update();
+#if SWAPS
+	if
+	:: state[next] == FILLING -> chm_mirror()
+	:: else -> skip
+	fi;
+#endif
+	rest()
+}
+
+#ifdef M_WRITE_RETIRED
+inline kill_retired()
+{
+	for (y : first_slot(next) .. last_slot(next)) {
+		tag[y] = (state[next] == RETIRED && tag[y] == FULL &&
+			  key[y] == wk -> DEAD(0) : tag[y])
 	}
 }
+#define died()	kill_retired(); written()
+#else
+#define died()	written()
+#endif
 
 #ifdef M_TWO_STORES
 #define is_within	0
@@ -866,6 +1217,9 @@ active proctype writer()
 		for (x : 0 .. READERS - 1) {
 			r[x].found = NONE
 		};
+#ifdef DROP
+		taken = NONE;
+#endif
 		state[0] = ACTIVE;
 		overflow_bit[0] = 1
 	};
@@ -892,8 +1246,24 @@ idle:
 		:: pick_key(wk);
 		   /* At home or further on; for a replacement never back. */
 		   d_step {
-			chm_find();
+			chm_find(tbl);
+			at = hit;
+			at_d = (at == NONE -> 0 : hit_d);
 			chm_find_empty(wk, tbl, (at == NONE -> 0 : first_d))
+#ifdef M_STEP_LATE
+			;
+			if
+			:: state[next] == FILLING ->
+				p = wk;
+				q = to;
+				passed = to_d;
+				chm_step();
+				wk = p;
+				to = q;
+				to_d = passed
+			:: else -> skip
+			fi
+#endif
 		   };
 		   if
 		   :: d_step { at == NONE && to == NONE -> rest() }; goto idle
@@ -908,7 +1278,7 @@ idle:
 			kill(at);
 			tag[to] = FULL;
 			chm_note_dead();
-			rest() }; goto idle
+			written() }; goto idle
 		   :: d_step { at != NONE && to != NONE && !is_within ->
 			begin_update(wk, to);
 			chm_write_slot(to, wk);
@@ -916,28 +1286,60 @@ idle:
 			chm_raise_next() }; goto replace_beyond
 		   :: d_step { at != NONE ->
 			begin_update(wk, NONE);
-			to = 0;
+			to = NONE;
 			to_d = 0 }; goto erase
 		   fi
-		:: d_step { dead[1 - dead_gen] && elapsed(tbl) -> skip };
-		   goto advance
+#ifdef DROP
+		:: d_step { dead[1 - dead_gen] && elapsed(tbl) && taken == NONE ->
+			g = 1 - dead_gen;
+			chm_gather(g);
+			rest() }; goto idle
+		:: d_step { taken != NONE && !dropped ->
+			drop(taken);
+			dropped = 1 }; goto idle
+		:: d_step { taken != NONE && dropped -> chm_empty_gathered(); rest() };
+		   goto idle
+		:: d_step { !dead[1 - dead_gen] && dead[dead_gen] -> chm_seal() };
+		   goto idle
+#else
+		:: d_step { dead[1 - dead_gen] && elapsed(tbl) ->
+			g = 1 - dead_gen;
+			chm_sweep_chunk(g);
+			if
+			:: !dead[1 - dead_gen] -> chm_seal()
+			:: else -> skip
+			fi;
+			rest() }; goto idle
 		:: d_step { dead[0] + dead[1] -> waiting_for = inside };
 		   goto wait
-		:: d_step { d = 0 }; goto clear
+#endif
 #if SWAPS
-		:: d_step { (SWAPS == ANY || swaps < SWAPS) &&
-			    state[1 - tbl] == UNUSED ->
 #ifdef M_COOKIE_BEFORE_SWAP
+		:: d_step { state[next] == FILLING &&
+			    cursor + 1 == nr_chunks(tbl) ->
 			cookie[tbl] = inside }; goto swap
+		:: d_step { may_start -> chm_step(); rest() }; goto idle
 #else
-			chm_replace_table(1 - tbl);
-			cookie[1 - tbl] = inside;
+		/* Before the first step there is nothing to mirror. */
+		:: d_step { may_start || state[next] == FILLING ->
+			chm_step();
+			rest() }; goto idle
+		:: d_step { state[next] == FILLING -> chm_abort(); rest() };
+		   goto idle
+#endif
+#ifdef M_CLEAR_IN_PLACE
+		:: d_step { clear_in_place(); rest() }; goto idle
+#else
+		:: d_step { may_start || state[next] == FILLING ->
+			chm_clear();
 			rest() }; goto idle
 #endif
-		:: d_step { may_free(1 - tbl) -> chm_free_table(1 - tbl) };
+		:: d_step { may_free(next) -> chm_free_table(next); rest() };
 		   goto idle
-		:: d_step { state[1 - tbl] == RETIRED -> waiting_for = inside };
+#ifndef DROP
+		:: d_step { state[next] == RETIRED -> waiting_for = inside };
 		   goto wait
+#endif
 #endif
 		fi
 	};
@@ -954,14 +1356,14 @@ insert:
 	:: d_step { d >= to_d ->
 		/* O2 */
 		tag[to] = FULL;
-		rest() }; goto idle
+		written() }; goto idle
 	od;
 
 replace_beyond:
 #ifdef M_REMOVE_INSERT
-	if :: d_step { kill(at); chm_note_dead(); d = at_d; chm_lower_next() } fi;
+	if :: d_step { kill(at); chm_note_dead(); d = at_d; chm_lower_next(tbl) } fi;
 	do
-	:: d_step { d > 0 -> chm_lower() }
+	:: d_step { d > 0 -> chm_lower(tbl) }
 	:: d_step { d == 0 -> chm_raise_next() }; goto insert
 	od;
 #endif
@@ -985,7 +1387,7 @@ replace_beyond:
 		kill(at);
 #endif
 		chm_note_dead();
-		rest() }; goto idle
+		written() }; goto idle
 	fi;
 
 erase:
@@ -995,36 +1397,47 @@ erase:
 	fi;
 #endif
 #if defined(LOWER_FIRST) || defined(M_LOWER_BEFORE_DEAD)
-	if :: d_step { d = at_d; chm_lower_next() } fi;
+	if :: d_step { d = at_d; chm_lower_next(tbl) } fi;
 	do
-	:: d_step { d > 0 -> chm_lower() }
-	:: d_step { d == 0 -> kill(at); chm_note_dead(); rest() }; goto idle
+	:: d_step { d > 0 -> chm_lower(tbl) }
+	:: d_step { d == 0 -> kill(at); chm_note_dead(); written() }; goto idle
+	od;
+#endif
+#ifdef M_MIRROR_LATE
+	if
+	:: d_step {
+		kill(at);
+		chm_note_dead();
+		hit = NONE;
+		if
+		:: state[next] == FILLING -> chm_find(next)
+		:: else -> skip
+		fi;
+		at = hit }
+	fi;
+	do
+	:: d_step { at != NONE && state[next] == FILLING -> chm_step() }
+	:: d_step { at != NONE -> tag[at] = EMPTY; key[at] = 0; at = NONE }
+	:: d_step { at == NONE -> end_update(); rest() }; goto idle
 	od;
 #endif
 	if
-	:: d_step { at_d == 0 -> kill(at); chm_note_dead(); rest() }; goto idle
-	:: d_step { at_d != 0 -> kill(at); d = at_d; chm_lower_next() }
+	:: d_step { at_d == 0 -> kill(at); chm_note_dead(); died() }; goto idle
+	:: d_step { at_d != 0 -> kill(at); d = at_d; chm_lower_next(tbl) }
 	fi;
 	do
-	:: d_step { d > 0 -> chm_lower() }
-	:: d_step { may_end -> chm_note_dead(); rest() }; goto idle
+	:: d_step { d > 0 -> chm_lower(tbl) }
+	:: d_step { may_end -> chm_note_dead(); died() }; goto idle
 	od;
 
-advance:
-	do
-	:: d_step { dead[1 - dead_gen] > 0 ->
-		g = 1 - dead_gen;
-		chm_sweep_chunk(g); skip }
-	:: d_step { !dead[1 - dead_gen] -> seal() }; goto idle
-	od;
-
+#ifndef DROP
 wait:
 	if
 	:: d_step {
 		!waiting_for ->
 #if SWAPS
 		if
-		:: state[1 - tbl] == RETIRED -> chm_free_table(1 - tbl)
+		:: state[next] == RETIRED -> chm_free_table(next)
 		:: else -> skip
 		fi
 #else
@@ -1037,21 +1450,12 @@ wait:
 	:: d_step { !dead[0] && dead[1] > 0 -> chm_sweep_chunk(1); skip }
 	:: d_step { !dead[0] && !dead[1] -> rest() }; goto idle
 	od;
-
-clear:
-	do
-	:: d_step { d < nr_chunks(tbl) ->
-		chm_clear_chunk(tbl * STRIDE + d);
-		d++ }
-	:: d_step { d == nr_chunks(tbl) -> chm_note_dead(); rest() }; goto idle
-	od;
+#endif
 
 #ifdef M_COOKIE_BEFORE_SWAP
 swap:
 	if
-	:: d_step {
-		chm_replace_table(1 - tbl);
-		rest() }; goto idle
+	:: d_step { chm_step(); rest() }; goto idle
 	fi;
 #endif
 	skip
