@@ -305,9 +305,9 @@ struct chm_table {
 	u32			longest		/* most chunks visited to insert */
 				__aligned(L1_CACHE_BYTES);
 	u8			dead_gen:1;	/* generation that removals join */
-	bool			roomy:1;	/* large because of DEAD slots */
-	bool			strayed:1;	/* a pair was put far from home */
-	bool			far_gone:1;	/* so far that this must end */
+	u8			roomy:1;	/* large because of DEAD slots */
+	u8			strayed:1;	/* a pair was put far from home */
+	u8			far_gone:1;	/* so far that this must end */
 	u16			pins_0;		/* takers of cells that joined 0 */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
