@@ -1826,7 +1826,7 @@ static void chm_unlock(struct chm *map, unsigned long flags)
 }
 
 /*
- * The worker's: if its map is there, and nobody else has the lock; @queue: among
+ * The worker's: if its map is there, and nobody seems to have the lock; @queue: among
  * others who wait for it, since it is never free where many write all the time.
  */
 static bool chm_trylock_turn(struct chm *map, bool queue, unsigned long *flags)
@@ -1835,16 +1835,11 @@ static bool chm_trylock_turn(struct chm *map, bool queue, unsigned long *flags)
 	bool locked;
 
 	spin_lock_irqsave(&chm_worker.lock, irq);
-	locked = chm_worker.map == map;
-	if (locked && queue) {
+	locked = chm_worker.map == map &&
+		 (queue || !spin_is_locked(&map->lock));
+	if (locked) {
 		spin_lock(&map->lock);
 		__release(&map->lock);
-	} else if (locked) {
-		locked = spin_trylock(&map->lock);
-		if (locked)
-			__release(&map->lock);
-	}
-	if (locked) {
 		chm_hold_begins();
 		spin_unlock(&chm_worker.lock);
 		*flags = irq;
