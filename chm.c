@@ -178,9 +178,6 @@
 #define CHM_ATTEMPTS		8U
 #define CHM_NEAR_TRIES		4U
 
-/* Attempts of the worker at a lock, before it queues for it. */
-#define CHM_TRIES		64U
-
 /* Chunks that a walk visits in one read-side section. */
 #define CHM_SECTION		64U
 
@@ -1826,30 +1823,6 @@ static void chm_unlock(struct chm *map, unsigned long flags)
 }
 
 /*
- * The worker's: if its map is there, and nobody seems to have the lock; @queue: among
- * others who wait for it, since it is never free where many write all the time.
- */
-static bool chm_trylock_turn(struct chm *map, bool queue, unsigned long *flags)
-{
-	unsigned long irq;
-	bool locked;
-
-	spin_lock_irqsave(&chm_worker.lock, irq);
-	locked = chm_worker.map == map &&
-		 (queue || !spin_is_locked(&map->lock));
-	if (locked) {
-		spin_lock(&map->lock);
-		__release(&map->lock);
-		chm_hold_begins();
-		spin_unlock(&chm_worker.lock);
-		*flags = irq;
-	} else {
-		spin_unlock_irqrestore(&chm_worker.lock, irq);
-	}
-	return locked;
-}
-
-/*
  * Take the lock of a map during a turn.  @worker: this is the worker's, else that of
  * the writer that holds a CHM_SYNC map.  Return: false if the map is gone.
  */
@@ -1860,14 +1833,15 @@ static bool chm_lock_turn(struct chm *map, bool worker, unsigned long *flags)
 	if (!worker) {
 		chm_lock(map, irq);
 	} else {
-		u32 tries = 0;
-
-		/* Nobody else is to wait for a long hold of this map's lock. */
-		while (!chm_trylock_turn(map, ++tries > CHM_TRIES, &irq)) {
-			if (READ_ONCE(chm_worker.map) != map)
-				return false;
-			cpu_relax();
+		spin_lock_irqsave(&chm_worker.lock, irq);
+		if (chm_worker.map != map) {
+			spin_unlock_irqrestore(&chm_worker.lock, irq);
+			return false;
 		}
+		spin_lock(&map->lock);
+		__release(&map->lock);
+		chm_hold_begins();
+		spin_unlock(&chm_worker.lock);
 	}
 	*flags = irq;
 	return true;
@@ -2544,12 +2518,23 @@ static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
 	return used >= t->hard_entries + (new ? 0 : spare / 4);
 }
 
+/*
+ * Pairs that another table is asked for with.  Early, where they come so fast that an
+ * earlier one still waits for its readers: the worker may be late.
+ */
+static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
+{
+	if (!map->retired || t->writes <= t->nr_chunks)
+		return t->ask_entries;
+	return min(t->ask_entries, t->max_entries - t->max_entries / 8);
+}
+
 /* Has the map more pairs than this table is for, or will it soon? */
 static bool chm_outgrown(const struct chm *map, const struct chm_table *t)
 {
 	if (map->p->max_entries && map->entries >= map->p->max_entries)
 		return false;
-	return map->entries > max(t->ask_entries, map->reserved) ||
+	return map->entries > max(chm_ask(map, t), map->reserved) ||
 	       map->entries > t->max_entries;
 }
 
@@ -2931,7 +2916,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	case CHM_GO_ON:
 		return 0;
 	case CHM_DRIVE:
-		chm_drive(map, block ? U32_MAX : CHM_TURN, block);
+		chm_drive(map, block ? U32_MAX : 4 * CHM_TURN, block);
 		return 0;
 	case CHM_AWAIT:
 		if (!block)

@@ -1070,7 +1070,7 @@ bool chm_cell_read(const struct chm *map, const void *key, void *value);
  * chunks.  Only if the worker gets no memory in time does the table fill up (to
  * half way between max_load and 100 percent).  Then a caller who may block looks for
  * memory itself and finishes the migration, or waits for a grace period.  Another one
- * tries to allocate the table, and copies up to 1024 chunks, some times over; it gets
+ * tries to allocate the table, and copies up to 4096 chunks, some times over; it gets
  * -ENOMEM if that is not enough.  In CHM_CELL maps no table can follow the last one
  * before the grace period that their cells settle in is over: reserve what callers
  * who must not sleep will insert meanwhile.
