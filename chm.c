@@ -175,7 +175,7 @@
 #define CHM_DROPS		64U
 
 /* Attempts of a writer that must not sleep; of one that could do without. */
-#define CHM_ATTEMPTS		8U
+#define CHM_ATTEMPTS		32U
 #define CHM_NEAR_TRIES		4U
 
 /* Chunks that a walk visits in one read-side section. */
@@ -565,13 +565,15 @@ VISIBLE_IF_KUNIT void *chm_alloc(u64 bytes, gfp_t gfp)
 	if (bytes > LONG_MAX)
 		return ERR_PTR(-E2BIG);
 	/* vmalloc() sleeps in older kernels, whatever it is told. */
-	if (!gfpflags_allow_blocking(gfp))
+	if (!gfpflags_allow_blocking(gfp) &&
+	    (chm_must_not_sleep() || !IS_ENABLED(CONFIG_PREEMPT_COUNT)))
 		return bytes > KMALLOC_MAX_SIZE ? ERR_PTR(-ENOMEM) :
 		       kmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
 	/* kvmalloc() refuses and warns beyond INT_MAX. */
 	if (bytes <= INT_MAX)
 		p = kvmalloc(bytes, gfp | __GFP_NOWARN);
-	else
+	/* In older kernels it has no second way for those that must not reclaim. */
+	if (!p && (bytes > INT_MAX || !gfpflags_allow_blocking(gfp)))
 		p = __vmalloc(bytes, gfp | __GFP_NOWARN);
 	return p ?: ERR_PTR(-ENOMEM);
 }
@@ -1559,10 +1561,17 @@ static bool chm_may_retire(const struct chm *map, const struct chm_table *t,
 				chm_retired_budget(bytes);
 }
 
-/* More than a writer that must not sleep may leave behind, either. */
+/*
+ * More than a writer that must not sleep may leave behind, either.  The oldest may be
+ * that of a map that was much larger.
+ */
 static bool chm_retired_by_far(const struct chm *map, const struct chm_table *t)
 {
-	return map->retired_bytes > 4 * chm_retired_budget(chm_bytes(t));
+	size_t bytes = map->retired_bytes;
+
+	if (map->retired)
+		bytes -= chm_oldest(map->retired)->bytes;
+	return bytes > 4 * chm_retired_budget(chm_bytes(t));
 }
 
 static bool chm_merge_some(struct chm_snapshot *s, const struct chm_table *to,
@@ -1624,8 +1633,8 @@ static void chm_report_changed(const char *name, const struct chm_table *t,
 	end = min(end, first + 16);
 	while (end - 1 > first && is[end - 1] == was[end - 1])
 		end--;
-	WARN(1, "chm: map %s, key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
-	     name,
+	WARN(1, "chm: map %s (%p), key %*phN: byte %u of the %s was %*ph when it was copied and became %*ph.  This is lost: use CHM_CELL or a pointer.\n",
+	     name, t,
 	     min(p->key_size, 64U), then, first, in_key ? "key" : "value",
 	     end - first, was + first, end - first, is + first);
 }
@@ -2533,6 +2542,9 @@ static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
 static bool chm_outgrown(const struct chm *map, const struct chm_table *t)
 {
 	if (map->p->max_entries && map->entries >= map->p->max_entries)
+		return false;
+	/* Its writers grow it, when it is full. */
+	if (map->p->reclaim == CHM_SYNC)
 		return false;
 	return map->entries > max(chm_ask(map, t), map->reserved) ||
 	       map->entries > t->max_entries;
@@ -5064,6 +5076,9 @@ void chm_stats(const struct chm *map, struct chm_stats *s)
 	unsigned long flags;
 
 	*s = (struct chm_stats) { };
+	/* Of no map, there are none; nor is there a lock. */
+	if (!map->p)
+		return;
 	chm_lock(chm_lockable(map), flags);
 	s->entries = map->entries;
 	s->grows = map->grows;
