@@ -2533,7 +2533,8 @@ static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
  */
 static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
 {
-	if (!map->retired || t->writes <= t->nr_chunks)
+	if (!map->retired || t->writes <= t->nr_chunks ||
+	    chm_bytes(t) <= CHM_SMALL)
 		return t->ask_entries;
 	return min(t->ask_entries, t->max_entries - t->max_entries / 8);
 }
@@ -2641,7 +2642,10 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 	if (fresh->ask_entries < map->entries)
 		fresh->ask_entries = fresh->max_entries;
 	/* The DEAD slots that it is so large for may be EMPTY by now. */
-	fresh->roomy = fresh->nr_chunks > t->nr_chunks && !chm_outgrown(map, t);
+	fresh->roomy = fresh->nr_chunks > t->nr_chunks &&
+		       !chm_outgrown(map, t) &&
+		       (map->p->reclaim != CHM_SYNC ||
+			map->entries < t->max_entries);
 	fresh->migrated_ns = ktime_get_ns();
 	map->next = fresh;
 	map->phase = CHM_COPYING;

