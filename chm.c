@@ -4065,6 +4065,28 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
 	return chm_insert_absent(map, t, hash, op);
 }
 
+/*
+ * A fresh seed is due, and the caller may block: it does not wait for the worker, since
+ * each pair that comes meanwhile makes long paths longer.
+ */
+static noinline void chm_reseed_now(struct chm *map, gfp_t gfp)
+{
+	unsigned long flags;
+	u32 old_chunks = 0;
+	u64 chunks = 0;
+
+	chm_lock(map, flags);
+	if (map->seeding && map->phase <= CHM_WANTED && chm_table(map)) {
+		old_chunks = chm_table(map)->nr_chunks;
+		chunks = chm_chunks_same(map, chm_table(map));
+	}
+	chm_unlock(map, flags);
+	if (!chunks)
+		return;
+	chm_build_and_begin(map, chunks, old_chunks, chm_optional(gfp));
+	chm_drive(map, U32_MAX, true);
+}
+
 static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
 {
 	int ret;
@@ -4084,6 +4106,9 @@ static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
 			break;
 		ret = chm_make_room(map, op, gfp);
 	} while (!ret);
+	if (unlikely(op->due) && gfpflags_allow_blocking(gfp) &&
+	    !chm_in_worker())
+		chm_reseed_now(map, gfp);
 	chm_leave(map);
 	return ret;
 }
