@@ -1651,7 +1651,8 @@ static bool chm_changed(const struct chm_table *t, const void *now,
 
 /*
  * Its grace period is over, so @t is final: is each pair what was copied?  Cells
- * were merged instead.  The first pair is reported.  Return: how many are not.
+ * were merged instead.  The first pair is reported, with the name of the map; NULL:
+ * none is.  Return: how many are not.
  */
 static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 {
@@ -1672,7 +1673,7 @@ static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 			void *then = chm_noted(s, p, (unsigned long)i *
 					       CHM_SLOTS + slot);
 
-			if (chm_changed(t, now, then) && !changed++)
+			if (chm_changed(t, now, then) && !changed++ && name)
 				chm_report_changed(name, t, now, then);
 		}
 		if (!(i % chm_range(t)))
@@ -2597,17 +2598,6 @@ static void chm_seed_table(struct chm *map, struct chm_table *fresh)
 	map->seeding = CHM_SAME_SEED;
 }
 
-/* There is nothing to take it of.  It is freed with the table. */
-static void chm_put_snapshot_away(struct chm_table *fresh)
-{
-	struct chm_snapshot *s = chm_pending(fresh);
-
-	if (!s)
-		return;
-	chm_snapshots(fresh)->pending = NULL;
-	chm_snapshots(fresh)->spent = s;
-}
-
 /*
  * Begin to fill @fresh, or publish it if there is nothing to copy.
  * Return: -EBUSY if a migration is under way, -EAGAIN if @fresh does not fit what has
@@ -2622,6 +2612,9 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 		return -EBUSY;
 	if (max(map->entries, map->reserved) > fresh->max_entries)
 		return -EAGAIN;
+	/* The map became empty, and there is nothing to take a snapshot of. */
+	if (!t && chm_pending(fresh))
+		return -EAGAIN;
 	/* Others were retired meanwhile.  At the hard limit that counts for less. */
 	if (t && !chm_may_retire(map, t, chm_bytes(fresh)) &&
 	    (!chm_full(map, t, true) || chm_retired_by_far(map, t)))
@@ -2632,7 +2625,6 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 	chm_seed_table(map, fresh);
 	map->phase = CHM_IDLE;
 	if (!t) {
-		chm_put_snapshot_away(fresh);
 		chm_publish(map, fresh);
 		return 0;
 	}
@@ -3321,6 +3313,7 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 {
 	enum chm_turn again;
 	char name[IS_ENABLED(CONFIG_CHM_DEBUG) ? 64 : 1];
+	bool first;
 	struct chm_table *t;
 	unsigned long flags;
 	u32 changed;
@@ -3328,7 +3321,8 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
 	t = chm_turn_oldest(map, &again);
-	/* The map, and its name, may be gone when it is needed. */
+	/* The map, and its name, may be gone when it is needed.  One report will do. */
+	first = !map->changed;
 	if (IS_ENABLED(CONFIG_CHM_DEBUG))
 		strscpy(name, chm_name(map), sizeof(name));
 	chm_unlock_turn(map, worker, flags);
@@ -3336,7 +3330,7 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 		return again;
 	if (!chm_drop_some(t))
 		return CHM_SOON;
-	changed = chm_check_frozen(name, t);
+	changed = chm_check_frozen(first ? name : NULL, t);
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
 	chm_remove_oldest(&map->retired);
