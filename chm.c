@@ -366,6 +366,12 @@ static unsigned long chm_nr_slots(const struct chm_table *t)
 	return (unsigned long)t->nr_chunks * CHM_SLOTS;
 }
 
+/* Slots beyond the maximum load. */
+static unsigned long chm_spare(const struct chm_table *t)
+{
+	return chm_nr_slots(t) - t->max_entries;
+}
+
 static unsigned long chm_nr_dead(const struct chm_table *t)
 {
 	return t->dead[0] + t->dead[1];
@@ -507,7 +513,6 @@ static bool chm_in_a_hurry(u64 bytes)
 static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 			   void *ctx, u32 nr_chunks)
 {
-	unsigned long spare;
 	u32 i;
 
 	memset(t, 0, sizeof(*t));
@@ -521,8 +526,7 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->id = atomic_inc_return(&chm_tables);
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
 					       chm_max_load(p), 100));
-	spare = chm_nr_slots(t) - t->max_entries;
-	t->hard_entries = t->max_entries + spare / 2;
+	t->hard_entries = t->max_entries + chm_spare(t) / 2;
 	t->ask_entries = t->max_entries;
 	if (chm_in_a_hurry(chm_table_bytes(p, nr_chunks)))
 		t->ask_entries -= t->max_entries / 8;
@@ -2277,6 +2281,18 @@ static void chm_abort(struct chm *map)
 	chm_retire(map, t);
 }
 
+/* The map has no pairs: it owns no table from now on. */
+static void chm_give_back(struct chm *map)
+{
+	struct chm_table *t = chm_table(map);
+
+	chm_abort(map);
+	chm_publish(map, NULL);
+	map->shrinks++;
+	map->phase = CHM_IDLE;
+	chm_retire(map, t);
+}
+
 /* --- Step --- */
 
 /* Seconds: jiffies in 32 bits come round too soon. */
@@ -2296,6 +2312,13 @@ static bool chm_is_put_off(const struct chm *map)
 	return (s32)(map->tidy_from - chm_now()) > 0;
 }
 
+/* map->next can't take a pair.  What clone() lacks may be there in a second. */
+static void chm_give_up(struct chm *map)
+{
+	chm_abort(map);
+	chm_put_off(map, 1);
+}
+
 /* Copy @chunks more; swap after the last. */
 static void chm_step(struct chm *map, u32 chunks)
 {
@@ -2311,9 +2334,7 @@ static void chm_step(struct chm *map, u32 chunks)
 	end = min(t->nr_chunks - map->cursor, chunks) + map->cursor;
 	for (; map->cursor < end; map->cursor++) {
 		if (chm_migrate_chunk(map->next, t, map->cursor)) {
-			chm_abort(map);
-			/* What clone() lacks may be there in a second. */
-			chm_put_off(map, 1);
+			chm_give_up(map);
 			return;
 		}
 	}
@@ -2429,10 +2450,8 @@ static noinline void chm_mirror(struct chm *map, const struct chm_place *was,
 	if (!ret && chm_copied(map, is))
 		ret = chm_migrate_pair(to, chm_place_slot(t, is),
 				       chm_place_number(is));
-	if (ret) {
-		chm_abort(map);
-		chm_put_off(map, 1);
-	}
+	if (ret)
+		chm_give_up(map);
 }
 
 /* As chm_mirror(), of a value at @at that was changed in place. */
@@ -2509,23 +2528,22 @@ static u64 chm_chunks_roomy(const struct chm *map, const struct chm_table *t)
  */
 static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 {
-	unsigned long spare = chm_nr_slots(t) - t->max_entries;
 	unsigned long dead = chm_nr_dead(t);
 
-	return dead && map->entries + dead >= t->max_entries + (spare + 3) / 4;
+	return dead && map->entries + dead >=
+		       t->max_entries + (chm_spare(t) + 3) / 4;
 }
 
 /* Is there no room for another pair, be it that of a replacement? */
 static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
 {
-	unsigned long spare = chm_nr_slots(t) - t->max_entries;
 	unsigned long used = map->entries + chm_nr_dead(t);
 
 	/* The writer that finds it full at maximum load makes it grow. */
 	if (map->p->reclaim == CHM_SYNC)
 		return (new && map->entries >= t->max_entries) ||
 		       chm_crowded(map, t);
-	return used >= t->hard_entries + (new ? 0 : spare / 4);
+	return used >= t->hard_entries + (new ? 0 : chm_spare(t) / 4);
 }
 
 /*
@@ -2573,6 +2591,13 @@ static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
 }
 
 /* --- Trigger --- */
+
+/* Have the worker look for memory. */
+static void chm_want(struct chm *map)
+{
+	map->phase = CHM_WANTED;
+	chm_call_worker(map);
+}
 
 /*
  * Hash seed of @fresh.  For a map without pairs it is always a new one: those that
@@ -2667,13 +2692,13 @@ static u64 chm_trigger(struct chm *map, bool allocates)
 	bytes = chm_table_bytes(map->p, chunks);
 	if (!chm_may_retire(map, t, bytes))
 		return 0;
-	chm_call_worker(map);
 	/* Its writers see to room themselves; the worker, to all else. */
 	if (map->p->reclaim == CHM_SYNC)
-		return 0;
-	if (bytes <= CHM_SMALL && allocates)
+		chm_call_worker(map);
+	else if (bytes <= CHM_SMALL && allocates)
 		return chunks;
-	map->phase = CHM_WANTED;
+	else
+		chm_want(map);
 	return 0;
 }
 
@@ -2695,8 +2720,7 @@ static noinline void chm_begin_small(struct chm *map, u64 chunks)
 		ret = chm_begin(map, fresh);
 	if (IS_ERR(fresh) && map->phase == CHM_IDLE) {
 		map->failed_allocs++;
-		map->phase = CHM_WANTED;
-		chm_call_worker(map);
+		chm_want(map);
 	}
 	chm_unlock(map, flags);
 	if (ret && !IS_ERR(fresh))
@@ -2862,10 +2886,8 @@ static int chm_build_and_begin(struct chm *map, u64 chunks, u32 old_chunks,
 		ret = PTR_ERR(fresh);
 		/* The worker tries again, from time to time. */
 		if (chm_table(map) && map->phase == CHM_IDLE &&
-		    map->p->reclaim != CHM_SYNC) {
-			map->phase = CHM_WANTED;
-			chm_call_worker(map);
-		}
+		    map->p->reclaim != CHM_SYNC)
+			chm_want(map);
 	} else {
 		ret = chm_begin(map, fresh);
 	}
@@ -3470,11 +3492,8 @@ static enum chm_turn chm_turn_empty(struct chm *map, bool worker)
 		return CHM_GONE;
 	t = chm_table(map);
 	if (t && !map->entries && !map->reserved && !map->p->min_entries &&
-	    !chm_nr_dead(t) && map->phase == CHM_IDLE && !map->reserving) {
-		chm_publish(map, NULL);
-		map->shrinks++;
-		chm_retire(map, t);
-	}
+	    !chm_nr_dead(t) && map->phase == CHM_IDLE && !map->reserving)
+		chm_give_back(map);
 	chm_unlock_turn(map, worker, flags);
 	return CHM_DONE;
 }
@@ -3536,8 +3555,8 @@ static void chm_enter(struct chm *map)
 }
 
 /*
- * What the worker would do about a migration that is over.  For the writer that holds
- * a CHM_SYNC map; and for a drop(), which is the worker itself.
+ * What the worker would do about a migration that is over, and about DEAD slots: for
+ * the writer that holds a CHM_SYNC map.
  */
 static void chm_turns_of_writer(struct chm *map)
 {
@@ -3562,7 +3581,8 @@ static void chm_leave(struct chm *map)
 
 /* --- The worker --- */
 
-static void chm_orphan_turn(bool *again, bool *wait)
+/* Return: whether there is more to do for it, or another, now. */
+static bool chm_orphan_turn(void)
 {
 	struct chm_table *t;
 	unsigned long flags;
@@ -3570,23 +3590,22 @@ static void chm_orphan_turn(bool *again, bool *wait)
 	spin_lock_irqsave(&chm_worker.lock, flags);
 	t = chm_oldest(chm_worker.orphans);
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
-	*again = t;
+	if (!t)
+		return false;
 	/* O7: pairs with the end of the readers' sections. */
-	if (t && !poll_state_synchronize_rcu(t->cookie)) {
-		*again = false;
-		*wait = true;
-		/* Now: some map may keep the worker at work, and no one ask for it. */
+	if (!poll_state_synchronize_rcu(t->cookie)) {
 		queue_rcu_work(chm_worker.wq, &chm_worker.grace);
-		return;
+		return false;
 	}
-	if (!t || !chm_drop_some(t))
-		return;
+	if (!chm_drop_some(t))
+		return true;
 	chm_check_frozen("that was destroyed", t);
 	spin_lock_irqsave(&chm_worker.lock, flags);
 	chm_remove_oldest(&chm_worker.orphans);
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	chm_table_free(t);
 	wake_up_all(&chm_worker.done);
+	return true;
 }
 
 static struct chm *chm_begin_turn(void)
@@ -3654,20 +3673,9 @@ static enum chm_turn chm_worker_turn(struct chm *map)
 	return again;
 }
 
-static bool chm_must_wait(void)
-{
-	unsigned long flags;
-	bool wait;
-
-	spin_lock_irqsave(&chm_worker.lock, flags);
-	wait = !list_empty(&chm_worker.waiting);
-	spin_unlock_irqrestore(&chm_worker.lock, flags);
-	return wait;
-}
-
 static void chm_work(struct work_struct *work)
 {
-	bool again, wait = false;
+	bool again;
 
 	WRITE_ONCE(chm_worker.task, current);
 	do {
@@ -3675,13 +3683,10 @@ static void chm_work(struct work_struct *work)
 
 		if (map)
 			chm_end_turn(map, chm_worker_turn(map));
-		chm_orphan_turn(&again, &wait);
-		again |= !!map;
+		again = chm_orphan_turn() || map;
 		cond_resched();
 	} while (again);
 	WRITE_ONCE(chm_worker.task, NULL);
-	if (wait || chm_must_wait())
-		queue_rcu_work(chm_worker.wq, &chm_worker.grace);
 }
 
 /* A grace period is over. */
@@ -4642,11 +4647,7 @@ static u64 chm_try_shrink(struct chm *map)
 	fit = chm_chunks_for(map->p, max(kept, map->p->min_entries));
 	if (kept)
 		return fit < t->nr_chunks ? fit : 0;
-	chm_abort(map);
-	chm_publish(map, NULL);
-	map->shrinks++;
-	map->phase = CHM_IDLE;
-	chm_retire(map, t);
+	chm_give_back(map);
 	return 0;
 }
 
