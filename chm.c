@@ -4066,7 +4066,8 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
 
 /*
  * A fresh seed is due, and the caller may block: it does not wait for the worker, since
- * each pair that comes meanwhile makes long paths longer.
+ * each pair that comes meanwhile makes long paths longer.  Without memory it does, and
+ * does not ask again for each pair.
  */
 static noinline void chm_reseed_now(struct chm *map, gfp_t gfp)
 {
@@ -4075,15 +4076,21 @@ static noinline void chm_reseed_now(struct chm *map, gfp_t gfp)
 	u64 chunks = 0;
 
 	chm_lock(map, flags);
-	if (map->seeding && map->phase <= CHM_WANTED && chm_table(map)) {
+	if (map->seeding && map->phase <= CHM_WANTED && chm_table(map) &&
+	    !chm_is_put_off(map)) {
 		old_chunks = chm_table(map)->nr_chunks;
 		chunks = chm_chunks_same(map, chm_table(map));
 	}
 	chm_unlock(map, flags);
 	if (!chunks)
 		return;
-	chm_build_and_begin(map, chunks, old_chunks, chm_optional(gfp));
-	chm_drive(map, U32_MAX, true);
+	if (!chm_build_and_begin(map, chunks, old_chunks, chm_optional(gfp))) {
+		chm_drive(map, U32_MAX, true);
+		return;
+	}
+	chm_lock(map, flags);
+	chm_put_off(map, 1);
+	chm_unlock(map, flags);
 }
 
 static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
