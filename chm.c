@@ -2693,12 +2693,13 @@ static u64 chm_trigger(struct chm *map, bool allocates)
 	if (!chm_may_retire(map, t, bytes))
 		return 0;
 	/* Its writers see to room themselves; the worker, to all else. */
-	if (map->p->reclaim == CHM_SYNC)
+	if (map->p->reclaim == CHM_SYNC) {
 		chm_call_worker(map);
-	else if (bytes <= CHM_SMALL && allocates)
+		return 0;
+	}
+	if (bytes <= CHM_SMALL && allocates)
 		return chunks;
-	else
-		chm_want(map);
+	chm_want(map);
 	return 0;
 }
 

@@ -34,21 +34,11 @@
 #include "chm.h"
 #include "chm_test.h"
 
-static unsigned int scale = 100;
-module_param(scale, uint, 0444);
-MODULE_PARM_DESC(scale, "Size of the long tests in percent");
-
 static unsigned long seed;
 module_param(seed, ulong, 0444);
 MODULE_PARM_DESC(seed, "Of the random tests; 0: another one each time");
 
 /* === Helpers ============================================================= */
-
-/* @n at the usual scale, but at least @least. */
-static unsigned long scaled(unsigned long n, unsigned long least)
-{
-	return max(n * scale / 100, least);
-}
 
 /* Keys of any size: the number is in the last bytes, big-endian. */
 static void fill_key(u8 *key, u32 size, u64 id)

@@ -9,7 +9,9 @@
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -17,6 +19,18 @@
 
 #include "chm.h"
 #include "chm_compat.h"
+
+/* === Scale =============================================================== */
+
+static unsigned int scale = 100;
+module_param(scale, uint, 0444);
+MODULE_PARM_DESC(scale, "Size of the long tests in percent");
+
+/* @n at the usual scale, but at least @least. */
+static inline unsigned long scaled(unsigned long n, unsigned long least)
+{
+	return max(n * scale / 100, least);
+}
 
 /* === Maps and keys ======================================================= */
 

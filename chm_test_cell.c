@@ -27,10 +27,6 @@
 #include "chm.h"
 #include "chm_test.h"
 
-static unsigned int scale = 100;
-module_param(scale, uint, 0444);
-MODULE_PARM_DESC(scale, "Size of the long tests in percent");
-
 /* Whatever takes longer than this has gone wrong. */
 #define CELL_PATIENCE	(60 * HZ)
 

@@ -36,10 +36,6 @@
 #include "chm.h"
 #include "chm_test.h"
 
-static unsigned int scale = 100;
-module_param(scale, uint, 0444);
-MODULE_PARM_DESC(scale, "Size of the long tests in percent");
-
 static unsigned int volume;
 module_param(volume, uint, 0444);
 MODULE_PARM_DESC(volume, "Millions of lookups that the races shall make (0: what their time allows)");

@@ -16,16 +16,6 @@
 
 #include "chm_test.h"
 
-static unsigned int scale = 100;
-module_param(scale, uint, 0444);
-MODULE_PARM_DESC(scale, "Size of the long tests in percent");
-
-/* @n at the usual scale, but at least @least. */
-static unsigned long scaled(unsigned long n, unsigned long least)
-{
-	return max(n * scale / 100, least);
-}
-
 /* === Figures of a table ================================================== */
 
 /* What lookups cost. */

@@ -46,10 +46,6 @@
 #include "chm.h"
 #include "chm_test.h"
 
-static unsigned int scale = 100;
-module_param(scale, uint, 0444);
-MODULE_PARM_DESC(scale, "Size of the long tests in percent");
-
 static unsigned int volume;
 module_param(volume, uint, 0444);
 MODULE_PARM_DESC(volume, "Millions of writes that each race shall make (0: what its time allows)");
@@ -62,12 +58,6 @@ MODULE_PARM_DESC(seed, "Of the random tests; 0: another one each time");
 #define SLOW	(IS_ENABLED(CONFIG_KASAN) || IS_ENABLED(CONFIG_KCSAN) ? 8U : 1U)
 
 /* === Helpers ============================================================= */
-
-/* @n at the usual scale, but at least @least. */
-static unsigned long scaled(unsigned long n, unsigned long least)
-{
-	return max(n * scale / 100, least);
-}
 
 /*
  * Let others run.  User Mode Linux does not preempt kernel threads when an
