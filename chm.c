@@ -1689,8 +1689,9 @@ static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 /* === Worker ============================================================== */
 
 /*
- * One work item serves all maps, each in bounded turns.  A map is in one of two
- * lists while there is something to do for it: now, or when a grace period is over.
+ * One work item serves all maps, each in bounded turns.  A map is in one of three
+ * lists while there is something to do for it: now, when a grace period is over, or,
+ * where tidying was put off, in a second.
  *
  * The worker works at one map at a time: @map.  Whenever it takes that one's lock
  * it looks whether the map is still there: chm_destroy() takes the map away from it
@@ -1700,12 +1701,14 @@ static u32 chm_check_frozen(const char *name, const struct chm_table *t)
  */
 static void chm_work(struct work_struct *work);
 static void chm_grace_work(struct work_struct *work);
+static void chm_second_work(struct work_struct *work);
 static void chm_irq_work(struct irq_work *work);
 
 static struct chm_worker {
 	spinlock_t		lock;		/* outer to all maps' */
 	struct list_head	ready;
 	struct list_head	waiting;	/* for a grace period */
+	struct list_head	resting;	/* for a second */
 	struct chm		*map;		/* whose turn it is */
 	bool			kicked;		/* in this turn, by itself */
 	struct task_struct	*task;
@@ -1715,20 +1718,24 @@ static struct chm_worker {
 	struct workqueue_struct	*wq;
 	struct work_struct	work;
 	struct rcu_work		grace;		/* a grace period is over */
+	struct delayed_work	second;		/* a second is */
 	struct irq_work		irq;
 } chm_worker = {
 	.lock = __SPIN_LOCK_UNLOCKED(chm_worker.lock),
 	.ready = LIST_HEAD_INIT(chm_worker.ready),
 	.waiting = LIST_HEAD_INIT(chm_worker.waiting),
+	.resting = LIST_HEAD_INIT(chm_worker.resting),
 	.done = __WAIT_QUEUE_HEAD_INITIALIZER(chm_worker.done),
 	.work = __WORK_INITIALIZER(chm_worker.work, chm_work),
 	.grace.work = __WORK_INITIALIZER(chm_worker.grace.work, chm_grace_work),
+	.second = __DELAYED_WORK_INITIALIZER(chm_worker.second, chm_second_work, 0),
 	.irq = IRQ_WORK_INIT(chm_irq_work),
 };
 
 /* What a turn has led to; the greatest of several counts. */
 enum chm_turn {
 	CHM_DONE,
+	CHM_PUT_OFF,		/* for a second */
 	CHM_LATER,		/* to go on with after a grace period */
 	CHM_SOON,		/* when the others had their turns */
 	CHM_GONE,		/* the map is not there any more */
@@ -3160,8 +3167,10 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 	*again = CHM_LATER;
 	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
 		return 0;
-	if ((*tidy || map->p->class == CHM_CLONE) && chm_is_put_off(map))
+	if ((*tidy || map->p->class == CHM_CLONE) && chm_is_put_off(map)) {
+		*again = CHM_PUT_OFF;
 		return 0;
+	}
 	return chunks;
 }
 
@@ -3640,12 +3649,16 @@ static void chm_end_turn(struct chm *map, enum chm_turn again)
 			list_add_tail(&map->work, &chm_worker.ready);
 		else if (again == CHM_LATER)
 			list_add_tail(&map->work, &chm_worker.waiting);
+		else if (again == CHM_PUT_OFF)
+			list_add_tail(&map->work, &chm_worker.resting);
 	}
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	wake_up_all(&chm_worker.done);
 	/* Not only when all others are done; it does nothing if it is pending. */
 	if (again == CHM_LATER)
 		queue_rcu_work(chm_worker.wq, &chm_worker.grace);
+	else if (again == CHM_PUT_OFF)
+		queue_delayed_work(chm_worker.wq, &chm_worker.second, HZ);
 }
 
 /* The worker's turn at @map, which another writer may hold if it is CHM_SYNC. */
@@ -3690,15 +3703,25 @@ static void chm_work(struct work_struct *work)
 	WRITE_ONCE(chm_worker.task, NULL);
 }
 
-/* A grace period is over. */
-static void chm_grace_work(struct work_struct *work)
+/* The turn of these maps has come. */
+static void chm_go_on(struct list_head *maps)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&chm_worker.lock, flags);
-	list_splice_tail_init(&chm_worker.waiting, &chm_worker.ready);
+	list_splice_tail_init(maps, &chm_worker.ready);
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	queue_work(chm_worker.wq, &chm_worker.work);
+}
+
+static void chm_grace_work(struct work_struct *work)
+{
+	chm_go_on(&chm_worker.waiting);
+}
+
+static void chm_second_work(struct work_struct *work)
+{
+	chm_go_on(&chm_worker.resting);
 }
 
 /* === Update ============================================================== */
@@ -6678,6 +6701,7 @@ static void __exit chm_module_exit(void)
 	irq_work_sync(&chm_worker.irq);
 	/* For the callback that queues it. */
 	rcu_barrier();
+	cancel_delayed_work_sync(&chm_worker.second);
 	destroy_workqueue(chm_worker.wq);
 }
 

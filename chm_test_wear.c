@@ -105,14 +105,14 @@ static void expect_cost(struct kunit *test, const struct cost *now,
 	KUNIT_EXPECT_TRUE(test, within(now->hit, before->hit, percent));
 }
 
-/* How long the worker does not tidy the map. */
+/* How long the worker does not tidy the map: it looks each second. */
 static unsigned int untidy_ms(struct chm *map)
 {
 	unsigned long flags;
 	s32 left;
 
 	lock_table(map, &flags);
-	left = map->tidy_from - (u32)ktime_get_seconds();
+	left = map->tidy_from + 2 - (u32)ktime_get_seconds();
 	unlock_table(map, &flags);
 	return left > 0 ? left * MSEC_PER_SEC : 0;
 }
