@@ -2622,7 +2622,8 @@ static void chm_seed_table(struct chm *map, struct chm_table *fresh)
 		fresh->far_enough = t->far_enough;
 		return;
 	}
-	get_random_bytes(fresh->seed, sizeof(fresh->seed));
+	fresh->seed[0] = get_random_u64();
+	fresh->seed[1] = get_random_u64();
 	fresh->use_siphash = map->seeding == CHM_NEW_SIPHASH;
 	fresh->far_enough = min_t(u64, U32_MAX, map->entries / 8);
 	map->reseeds += map->entries && map->seeding != CHM_SAME_SEED;
