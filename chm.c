@@ -5167,6 +5167,9 @@ struct chm_check {
 	u32			next_id;	/* of map->next; 0: none */
 	u32			cursor;
 	u32			chunk;		/* looked at so far */
+	u32			filter;		/* filters compared so far */
+	u32			counted;	/* chunks of map->next so far */
+	bool			torn;		/* the map changes all the time */
 	u32			overflows;	/* room for so many */
 	unsigned long		*overflow;	/* what each chunk's should be */
 	unsigned long		full;
@@ -5174,6 +5177,8 @@ struct chm_check {
 	unsigned long		displaced;
 	u64			spread;
 	unsigned long		copied;		/* pairs below the cursor */
+	unsigned long		next_full;	/* in map->next */
+	unsigned long		next_dead;
 	u32			copied_below;	/* that; 0: nothing is filled */
 	unsigned long		errors;
 };
@@ -5288,27 +5293,29 @@ static void chm_check_copy(struct chm_check *check, u32 chunk, u32 slot,
 			     chunk, slot);
 }
 
+static void chm_count_next(struct chm_check *check, u32 chunk)
+{
+	const struct chm_table *to = check->map->next;
+	unsigned long ctrl = __chm_chunk(to, chunk, to->p)->ctrl;
+
+	check->next_full += hweight_long(chm_match_full(ctrl));
+	check->next_dead += hweight_long(chm_match_dead(ctrl));
+}
+
 /* Only CHM_CLONE has something to drop in it. */
 static void chm_check_next(struct chm_check *check)
 {
 	const struct chm_table *to = check->map->next;
-	unsigned long full = 0, dead = 0;
-	u32 i;
 
 	if (!to)
 		return;
-	for (i = 0; i < to->nr_chunks; i++) {
-		unsigned long ctrl = __chm_chunk(to, i, to->p)->ctrl;
-
-		full += hweight_long(chm_match_full(ctrl));
-		dead += hweight_long(chm_match_dead(ctrl));
-	}
-	if (full != check->copied)
+	if (check->next_full != check->copied)
 		chm_complain(check, "%lu pairs below the cursor, %lu copied",
-			     check->copied, full);
-	if (dead != chm_nr_dead(to) ||
-	    (dead && check->map->p->class != CHM_CLONE))
-		chm_complain(check, "%lu dead slots in the next table", dead);
+			     check->copied, check->next_full);
+	if (check->next_dead != chm_nr_dead(to) ||
+	    (check->next_dead && check->map->p->class != CHM_CLONE))
+		chm_complain(check, "%lu dead slots in the next table",
+			     check->next_dead);
 }
 
 /* The tag of a pair, where it lies, and which chunks it passed on its way. */
@@ -5395,27 +5402,43 @@ static void chm_check_retired(struct chm_check *check)
 			     bytes, map->retired_bytes);
 }
 
-/* Look at the chunks up to @end. */
-static void chm_check_range(struct chm_check *check, u32 end)
+static void chm_check_pairs(struct chm_check *check, u32 chunk)
 {
-	for (; check->chunk < end; check->chunk++) {
-		const struct chm_chunk *c = __chm_chunk(check->t, check->chunk,
-							check->map->p);
-		unsigned long mask = chm_match_full(c->ctrl);
-		u32 slot;
+	const struct chm_chunk *c = __chm_chunk(check->t, chunk, check->map->p);
+	unsigned long mask = chm_match_full(c->ctrl);
+	u32 slot;
 
-		chm_check_chunk(check, check->chunk);
-		chm_for_each_match(slot, mask)
-			chm_check_pair(check, check->chunk, slot);
-	}
+	chm_check_chunk(check, chunk);
+	chm_for_each_match(slot, mask)
+		chm_check_pair(check, chunk, slot);
+}
+
+/* Do @look at @n more chunks of @nr, of which @at is the next.  Return: is that all? */
+static bool chm_check_some(struct chm_check *check, u32 *at, u32 nr, u32 n,
+			   void (*look)(struct chm_check *check, u32 chunk))
+{
+	u32 end = min(nr - *at, n) + *at;
+
+	for (; *at < end; ++*at)
+		look(check, *at);
+	return *at == nr;
+}
+
+/* What takes all chunks as they are at one moment.  Return: is that all? */
+static bool chm_check_sums(struct chm_check *check, u32 n)
+{
+	const struct chm_table *next = check->map->next;
+
+	return chm_check_some(check, &check->filter, check->t->nr_chunks, n,
+			      chm_check_overflow) &&
+	       (!next || chm_check_some(check, &check->counted, next->nr_chunks,
+					n, chm_count_next));
 }
 
 static void chm_check_whole(struct chm_check *check)
 {
-	u32 chunk;
-
-	for (chunk = 0; check->t && chunk < check->t->nr_chunks; chunk++)
-		chm_check_overflow(check, chunk);
+	if (check->torn)
+		return;
 	if (check->t) {
 		chm_check_totals(check);
 		chm_check_cells(check);
@@ -5439,7 +5462,7 @@ static void chm_check_begin(struct chm_check *check)
 		memset(overflow, 0, array_size(t->nr_chunks, sizeof(*overflow)));
 	*check = (struct chm_check) {
 		.map = map, .t = t, .overflow = overflow,
-		.overflows = overflows,
+		.overflows = overflows, .errors = check->errors,
 		.id = t ? t->id : 0, .version = t ? t->version : 0,
 		.next_id = map->next ? map->next->id : 0,
 		.cursor = map->cursor,
@@ -5461,34 +5484,54 @@ static bool chm_check_outdated(const struct chm_check *check)
 	       (map->next ? map->next->id : 0) != check->next_id;
 }
 
-/* So many chunks in one hold, and so many attempts with small ones. */
+/* Chunks in one hold; in a hold for the whole of a small table that is never calm. */
 #define CHM_CHECK_CHUNKS	64U
+#define CHM_CHECK_SMALL		1024U
+
+/* Attempts to see all of a table that nobody changes; and a table to its end. */
 #define CHM_CHECK_ATTEMPTS	8U
+#define CHM_CHECK_TABLES	64U
+
+/*
+ * The map has changed.  Begin again, or if it never is calm, go on: each pair is looked
+ * at in one hold, but sums can't be had.
+ */
+static void chm_check_again(struct chm_check *check, u32 *attempts)
+{
+	const struct chm_table *t = chm_table(check->map);
+
+	if (check->torn && t && t->id == check->id)
+		return;
+	++*attempts;
+	if (*attempts <= CHM_CHECK_ATTEMPTS || !t || t->id != check->id)
+		chm_check_begin(check);
+	check->torn = *attempts > CHM_CHECK_ATTEMPTS && t &&
+		      t->nr_chunks > CHM_CHECK_SMALL;
+}
 
 /*
  * One hold of the lock.  Return: 0 if there is more to look at, 1 if all is done,
- * -EAGAIN if there is no room for the filters of a larger table.
+ * -EAGAIN if there is no room for the filters of a larger table, -EBUSY if no table
+ * stays for long enough.
  */
 static int chm_check_hold(struct chm_check *check, u32 *attempts)
 {
 	u32 chunks = CHM_CHECK_CHUNKS;
-	u32 end = 0;
 
-	if (chm_check_outdated(check)) {
-		++*attempts;
-		chm_check_begin(check);
-	}
+	if (chm_check_outdated(check))
+		chm_check_again(check, attempts);
+	if (*attempts > CHM_CHECK_TABLES)
+		return -EBUSY;
 	if (check->t) {
-		if (check->t->nr_chunks > check->overflows)
+		u32 nr_chunks = check->t->nr_chunks;
+
+		if (nr_chunks > check->overflows)
 			return -EAGAIN;
-		/* Somebody writes all the time: keep the lock. */
-		if (*attempts > CHM_CHECK_ATTEMPTS)
+		if (*attempts > CHM_CHECK_ATTEMPTS && !check->torn)
 			chunks = U32_MAX;
-		end = min(check->t->nr_chunks - check->chunk, chunks) +
-		      check->chunk;
-		chm_check_range(check, end);
-		/* The next table's copies are counted to its cursor of now. */
-		if (end < check->t->nr_chunks)
+		if (!chm_check_some(check, &check->chunk, nr_chunks, chunks,
+				    chm_check_pairs) ||
+		    (!check->torn && !chm_check_sums(check, chunks)))
 			return 0;
 	}
 	chm_check_whole(check);
@@ -5535,9 +5578,9 @@ int chm_verify(const struct chm *map)
 	} while (!ret);
 	chm_leave(locked);
 	kvfree(check.overflow);
-	if (ret > 0)
-		ret = check.errors ? -EUCLEAN : 0;
-	return ret;
+	if (check.errors)
+		return -EUCLEAN;
+	return min(ret, 0);
 }
 EXPORT_SYMBOL_GPL(chm_verify);
 

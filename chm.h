@@ -1401,14 +1401,16 @@ void chm_stats(const struct chm *map, struct chm_stats *s);
  * of chunks, the retired tables, and a table that is being filled against what was
  * copied into it.  What is wrong goes to the kernel log.
  *
- * Looks at some chunks at a time and begins again if a writer has changed the map;
- * after some attempts it holds the map's spinlock, with interrupts off, for a time
- * in proportion to the table.
+ * Looks at some chunks in each hold of the map's spinlock and begins again if a writer
+ * has changed the map.  After some attempts it holds the lock for the whole of a small
+ * table; in a large one it goes on and checks each pair, but no sums: the numbers of
+ * pairs and of DEAD slots, and whether filters have bits too many.
  *
  * Context: Process context, outside RCU readers.
  * Return:
  * * %0		- all well
  * * %-EUCLEAN	- at least one invariant is broken
+ * * %-EBUSY	- the table was replaced again and again; nothing is known
  * * %-ENOMEM	- no memory for the check; nothing is known
  */
 int __must_check chm_verify(const struct chm *map);

@@ -3167,9 +3167,74 @@ static void chm_verify_pairs_without_table(struct kunit *test)
 	map->entries = 0;
 }
 
+/* Removes and inserts keys from @first on, in turn, until it is stopped. */
+struct flapper {
+	struct chm	*map;
+	u64		first, n;
+};
+
+static int flapper(void *arg)
+{
+	struct flapper *f = arg;
+	u64 i = 0;
+
+	while (!kthread_should_stop()) {
+		u64 key = f->first + i++ % f->n;
+
+		if (!remove_key(f->map, key))
+			insert_key(f->map, key);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Make @key, of @map, another one, or the same again. */
+static void disguise_key(u64 *key, struct chm *map)
+{
+	unsigned long flags;
+
+	lock_table(map, &flags);
+	*key ^= 1ULL << 40;
+	unlock_table(map, &flags);
+}
+
+/*
+ * A large map that is written to all the time is looked at in small holds, too: then
+ * pair by pair.
+ */
+static void chm_verify_large_among_writers(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct flapper f = { .map = map, .first = 100000, .n = 5000 };
+	struct task_struct *task;
+	u32 i, wrong = 0;
+	int found;
+	u64 *key, one = 1;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 60000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 15000), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, f.first, f.n), 0);
+	task = kthread_run(flapper, &f, "chm_flapper");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	for (i = 0; i < 2; i++)
+		wrong += chm_verify(map) != 0;
+	/* The table is roomy: it stays. */
+	rcu_read_lock();
+	key = (u64 *)chm_lookup(map, &one) - 1;
+	rcu_read_unlock();
+	disguise_key(key, map);
+	found = chm_verify(map);
+	disguise_key(key, map);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	KUNIT_EXPECT_EQ(test, found, -EUCLEAN);
+	expect_sound(test, map);
+}
+
 static struct kunit_case chm_verify_cases[] = {
 	KUNIT_CASE_PARAM(chm_verify_finds_damage, damage_gen_params),
 	KUNIT_CASE(chm_verify_pairs_without_table),
+	KUNIT_CASE(chm_verify_large_among_writers),
 	{}
 };
 
