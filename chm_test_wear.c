@@ -129,7 +129,8 @@ static void wait_calm(struct kunit *test, struct chm *map)
 		then = s;
 		msleep(200 + untidy_ms(map));
 		s = stats_of(map);
-	} while (s.dead || !is_settled(map) || migrations(&s) != migrations(&then));
+	} while (s.dead || !is_settled(map) || untidy_ms(map) ||
+		 migrations(&s) != migrations(&then));
 }
 
 /* Stubs of chm_alloc() count, and how often they must not be refused. */
@@ -502,6 +503,21 @@ static struct cost churn_times(struct churn *c, unsigned long times)
 	return sum;
 }
 
+/* The largest, or the least, means of three such times. */
+static struct cost churn_thrice(struct churn *c, unsigned long times, bool largest)
+{
+	struct cost sum = churn_times(c, times);
+	u32 i;
+
+	for (i = 1; i < 3; i++) {
+		struct cost now = churn_times(c, times);
+
+		sum.miss = largest ? max(sum.miss, now.miss) : min(sum.miss, now.miss);
+		sum.hit = largest ? max(sum.hit, now.hit) : min(sum.hit, now.hit);
+	}
+	return sum;
+}
+
 static struct churn *churn_begin(struct kunit *test, u32 reserved,
 				 enum chm_reclaim reclaim)
 {
@@ -524,7 +540,11 @@ static struct churn *churn_begin(struct kunit *test, u32 reserved,
 	return c;
 }
 
-/* First against last tenth: no drift of lookups, displaced pairs, or memory. */
+/*
+ * First against last tenths: no drift of lookups, displaced pairs, or memory.  Tables
+ * have good and bad times, by when they are replaced: each of the last three would have
+ * to be worse than any of the first.
+ */
 static void chm_wear_by_churn_does_not_drift(struct kunit *test)
 {
 	struct churn *c = churn_begin(test, scaled(20000, 2000), CHM_DEFERRED);
@@ -535,14 +555,13 @@ static void chm_wear_by_churn_does_not_drift(struct kunit *test)
 
 	/* The table is worn in after each pair was exchanged a few times. */
 	churn_times(c, 3 * c->n);
-	first = churn_times(c, tenth);
+	first = churn_thrice(c, tenth, true);
 	s = stats_of(c->map);
-	churn_times(c, 8 * tenth);
-	last = churn_times(c, tenth);
+	churn_times(c, 4 * tenth);
+	last = churn_thrice(c, tenth, false);
 	end = stats_of(c->map);
 	KUNIT_EXPECT_EQ(test, c->failed, 0);
-	/* Fuller tables have good and bad times. */
-	expect_cost(test, &last, &first, c->of->load <= 80 ? 150 : 400);
+	expect_cost(test, &last, &first, 130);
 	kunit_info(test, "measured: %lu displaced, before %lu, %lu bytes, before %lu, %lu migrations, %lu waits",
 		   end.displaced, s.displaced, end.bytes, s.bytes, migrations(&end),
 		   end.gp_waits);
