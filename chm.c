@@ -5499,14 +5499,15 @@ static bool chm_check_outdated(const struct chm_check *check)
 static void chm_check_again(struct chm_check *check, u32 *attempts)
 {
 	const struct chm_table *t = chm_table(check->map);
+	bool same = t && t->id == check->id, tear;
 
-	if (check->torn && t && t->id == check->id)
+	if (same && check->torn)
 		return;
-	++*attempts;
-	if (*attempts <= CHM_CHECK_ATTEMPTS || !t || t->id != check->id)
+	tear = ++*attempts > CHM_CHECK_ATTEMPTS && t &&
+	       t->nr_chunks > CHM_CHECK_SMALL;
+	if (!same || !tear)
 		chm_check_begin(check);
-	check->torn = *attempts > CHM_CHECK_ATTEMPTS && t &&
-		      t->nr_chunks > CHM_CHECK_SMALL;
+	check->torn = tear;
 }
 
 /*
