@@ -144,6 +144,8 @@ struct plug {
 	struct chm		map;
 	struct completion	inside;
 	struct completion	leave;
+	void			(*then)(void *arg);	/* what the worker does next */
+	void			*arg;
 };
 
 static void plug_drop(void *ctx, void *key, void *value)
@@ -152,6 +154,8 @@ static void plug_drop(void *ctx, void *key, void *value)
 
 	complete(&plug->inside);
 	wait_for_completion_timeout(&plug->leave, 120 * HZ);
+	if (plug->then)
+		plug->then(plug->arg);
 }
 
 static void unplug_action(void *arg)
@@ -2065,6 +2069,12 @@ struct taker {
 	long			value;
 };
 
+static void taker_init(struct taker *t, struct chm *map)
+{
+	t->map = map;
+	init_completion(&t->done);
+}
+
 static int taker_thread(void *arg)
 {
 	struct taker *t = arg;
@@ -2087,8 +2097,7 @@ static void chm_take_of_cell_while_cleared(struct kunit *test)
 	struct long_reader *r;
 	u64 key = 7, other;
 
-	t->map = map;
-	init_completion(&t->done);
+	taker_init(t, map);
 	r = test_reader(test);
 	KUNIT_EXPECT_EQ(test, chm_cell_upsert_add(map, &key, 0, 1, GFP_ATOMIC), 1);
 	chm_clear(map);
@@ -2772,6 +2781,64 @@ static void chm_destroy_between_turns(struct kunit *test)
 		chm_destroy(map);
 	}
 	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), n * 1000);
+}
+
+/* Waits until a thread waits for something. */
+static bool falls_asleep(struct task_struct *task)
+{
+	unsigned long end = jiffies + 10 * HZ;
+
+	while (task_state_to_char(task) != 'D' && time_before(jiffies, end))
+		msleep(20);
+	return task_state_to_char(task) == 'D';
+}
+
+/* A map that has a pair to drop, which takes until s->leave. */
+static void slow_map(struct kunit *test, struct chm *map, struct slow_drop *s)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = slow_drop,
+	};
+
+	init_completion(&s->inside);
+	init_completion(&s->leave);
+	KUNIT_ASSERT_EQ(test, chm_init(map, &p, s, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 3), 0);
+	KUNIT_EXPECT_EQ(test, remove_key(map, 1), 0);
+}
+
+/*
+ * The turn that chm_destroy() has waited for is over, the worker is at another map, and
+ * the next turn of the first one is due.  It does not come.
+ */
+static void chm_destroy_before_the_next_turn(struct kunit *test)
+{
+	struct slow_drop *s = test_alloc(test, 2 * sizeof(*s));
+	struct destroyer *d = test_alloc(test, sizeof(*d));
+	struct chm *maps = test_alloc(test, 2 * sizeof(*maps));
+	struct task_struct *task;
+
+	d->map = &maps[0];
+	init_completion(&d->done);
+	slow_map(test, &maps[0], &s[0]);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s[0].inside, 60 * HZ), 0);
+	slow_map(test, &maps[1], &s[1]);
+	synchronize_rcu();
+	task = kthread_run(destroyer_thread, d, "chm_destroyer");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	KUNIT_EXPECT_TRUE(test, falls_asleep(task));
+	complete_all(&s[0].leave);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s[1].inside, 60 * HZ), 0);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&d->done, 60 * HZ), 0);
+	KUNIT_EXPECT_TRUE(test, list_empty(&maps[0].work));
+	/* What fails here shall not end in a panic. */
+	list_del_init(&maps[0].work);
+	complete_all(&s[1].leave);
+	chm_destroy(&maps[1]);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&s[0].keys), 3);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&s[1].keys), 3);
+	KUNIT_EXPECT_FALSE(test, s[0].late || s[1].late);
 }
 
 static void chm_destroy_async_of_many_maps(struct kunit *test)
@@ -3862,6 +3929,137 @@ static void chm_growth_without_worker_by_blocking(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* --- What is wanted comes --- */
+
+struct wanted {
+	const char		*name;
+	u32			pairs;
+};
+
+/* The table of the first is allocated by the writer, the other one by the worker. */
+static const struct wanted wanted_specs[] = {
+	{ "small", 100 },
+	{ "large", 3000 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(wanted, wanted_specs, name);
+
+/* Insert until the table is too small, and no more. */
+static void outgrow(struct kunit *test, struct chm *map, u32 pairs)
+{
+	unsigned long flags, most;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, pairs, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	most = lock_table(map, &flags)->max_entries;
+	unlock_table(map, &flags);
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, most + 1), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+}
+
+/* Who gets no memory has the worker ask for it, though nobody writes any more. */
+static void chm_wanted_table_comes(struct kunit *test)
+{
+	const struct wanted *w = test->param_value;
+	struct chm *map = test_map(test, &u64_params);
+
+	outgrow(test, map, w->pairs);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, stats_of(map).grows, 1);
+	expect_sound(test, map);
+}
+
+/* What is not wanted any more does not come, and does when it is wanted again. */
+static void chm_wanted_no_more(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug = plug_worker(test);
+	u64 end;
+
+	outgrow(test, map, 3000);
+	end = chm_count(map);
+	KUNIT_EXPECT_EQ(test, remove_keys(map, 0, 10), 0);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, stats_of(map).grows, 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, end, end + 100), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, stats_of(map).grows, 1);
+	expect_sound(test, map);
+}
+
+static bool refused;
+
+/* From here on the worker is part of the test, for which there is a stub. */
+static void join_test(void *test)
+{
+	current->kunit_test = test;
+}
+
+/* The worker leaves the test with its first allocation, which fails. */
+static void *refuse_once(u64 bytes, gfp_t gfp)
+{
+	current->kunit_test = NULL;
+	WRITE_ONCE(refused, true);
+	return ERR_PTR(-ENOMEM);
+}
+
+/* The worker that gets no memory, either, asks again. */
+static void chm_wanted_table_comes_later(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug = plug_worker(test);
+
+	plug->then = join_test;
+	plug->arg = test;
+	WRITE_ONCE(refused, false);
+	outgrow(test, map, 3000);
+	kunit_activate_static_stub(test, chm_alloc, refuse_once);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_TRUE(test, READ_ONCE(refused));
+	KUNIT_EXPECT_EQ(test, stats_of(map).failed_allocs, 1);
+	KUNIT_EXPECT_EQ(test, stats_of(map).grows, 1);
+	expect_sound(test, map);
+}
+
+/* A map that has something promised while there is memory sought for it. */
+static struct chm *promised;
+
+#define PROMISED	800U
+
+static void *promising_alloc(u64 bytes, gfp_t gfp)
+{
+	struct chm *map = promised;
+
+	promised = NULL;
+	if (map && chm_reserve(map, PROMISED, GFP_KERNEL))
+		return ERR_PTR(-ENOMEM);
+	return kvmalloc(bytes, gfp) ?: ERR_PTR(-ENOMEM);
+}
+
+/* G7: a table that was made for less than is promised by now is not taken. */
+static void chm_reserve_before_shrinking(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, PROMISED + 200, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10), 0);
+	promised = map;
+	kunit_activate_static_stub(test, chm_alloc, promising_alloc);
+	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_NULL(test, promised);
+	expect_sound(test, map);
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 10, PROMISED), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, PROMISED), 0);
+	expect_sound(test, map);
+}
+
 /* === Half done, step by step ============================================= */
 
 /* Insert keys from @key on until a migration has begun.  Return: the next key. */
@@ -4022,8 +4220,7 @@ static void chm_cells_are_merged_before_take(struct kunit *test)
 	struct task_struct *task;
 	struct plug *plug;
 
-	t->map = map;
-	init_completion(&t->done);
+	taker_init(t, map);
 	plug = half_grow(test, map, want);
 	task = kthread_run(taker_thread, t, "chm_taker");
 	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
@@ -4034,6 +4231,66 @@ static void chm_cells_are_merged_before_take(struct kunit *test)
 	kthread_stop(task);
 	KUNIT_EXPECT_EQ(test, t->ret, 0);
 	KUNIT_EXPECT_EQ_MSG(test, t->value, want[7], "G9");
+	expect_sound(test, map);
+}
+
+/* A drop() that takes cell 8, and then takes until @leave. */
+struct drop_taker {
+	struct taker		t;
+	struct completion	leave;
+};
+
+static void take_in_drop(void *arg)
+{
+	struct drop_taker *d = arg;
+	u64 key = 8;
+
+	d->t.ret = chm_take(d->t.map, &key, NULL, &d->t.value);
+	complete(&d->t.done);
+	wait_for_completion_timeout(&d->leave, 60 * HZ);
+}
+
+/*
+ * Cells were merged by a taker in the worker, and another taker has not been told yet.
+ * The slot of its cell is not used again before it has that, though no reader can see it.
+ */
+static void chm_taken_cell_is_not_reused(struct kunit *test)
+{
+	u64 *want = test_alloc(test, HALF_KEYS * sizeof(*want)), key = 7, value = 1;
+	struct drop_taker *d = test_alloc(test, sizeof(*d));
+	struct taker *t = test_alloc(test, sizeof(*t));
+	struct chm *map = test_map(test, &cell_params);
+	unsigned long waits, failed;
+	struct task_struct *task;
+	struct plug *plug;
+
+	taker_init(t, map);
+	taker_init(&d->t, map);
+	init_completion(&d->leave);
+	plug = half_grow(test, map, want);
+	plug->then = take_in_drop;
+	plug->arg = d;
+	waits = stats_of(map).gp_waits;
+	task = kthread_run(taker_thread, t, "chm_taker");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	while (stats_of(map).gp_waits == waits)
+		msleep(20);
+	complete(&plug->leave);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&d->t.done, 60 * HZ), 0);
+	/* What is removed in this section can't be used again in it. */
+	rcu_read_lock();
+	failed = remove_keys(map, 20, 300);
+	failed += chm_insert(map, &key, &value, GFP_ATOMIC) != 0;
+	rcu_read_unlock();
+	complete(&d->leave);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&t->done, 60 * HZ), 0);
+	unplug_worker(test, plug);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, t->ret, 0);
+	KUNIT_EXPECT_EQ_MSG(test, t->value, want[7], "G3");
+	KUNIT_EXPECT_EQ(test, d->t.ret, 0);
+	KUNIT_EXPECT_EQ_MSG(test, d->t.value, want[8], "G9");
 	expect_sound(test, map);
 }
 
@@ -4318,6 +4575,51 @@ static void walk_expect(struct walk *w, u32 least)
 	w->pairs = 0;
 }
 
+/*
+ * Insert keys of one home until the map takes a fresh seed.  Return: how many it has
+ * put further from home than it tolerates.
+ */
+static u32 walk_far_pairs(struct walk *w)
+{
+	unsigned long reseeds = stats_of(w->map).reseeds;
+	u32 group = walk_seed_now(w), i, far = 0;
+	struct chm_stats s;
+
+	for (i = 0; i < WALK_FLOOD; i++) {
+		KUNIT_EXPECT_EQ(w->test, insert_key(w->map, (u64)group << 32 | i), 0);
+		s = stats_of(w->map);
+		if (s.reseeds != reseeds)
+			break;
+		/* 32 chunks are the limit of a table that is half empty. */
+		far += s.longest_probe > 33;
+	}
+	KUNIT_EXPECT_GT(w->test, s.reseeds, reseeds);
+	KUNIT_EXPECT_TRUE(w->test, settle(w->map));
+	return far;
+}
+
+/*
+ * Who knows each seed does not have all pairs copied with each pair of his: long paths
+ * must have cost as much before, an eighth of a chunk for each pair.
+ */
+static void chm_defence_is_paid_for(struct kunit *test)
+{
+	struct walk *w = walk_new(test);
+	u32 n = 10000, i, far;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(w->map, 2 * n, GFP_KERNEL), 0);
+	for (i = WALK_STEADY; i < n; i++)
+		KUNIT_EXPECT_EQ(test, insert_key(w->map, walk_steady_key(i)), 0);
+	walk_far_pairs(w);
+	for (i = 0; i < 3; i++) {
+		far = walk_far_pairs(w);
+		kunit_info(test, "%u far pairs\n", far);
+		/* Paths are of 33 to 64 chunks. */
+		KUNIT_EXPECT_GE(test, far, n / 8 / 64);
+	}
+	expect_sound(test, w->map);
+}
+
 /* G8, through as many orders as a walk remembers. */
 static void chm_walk_across_reseeds(struct kunit *test)
 {
@@ -4519,6 +4821,7 @@ static struct kunit_case chm_calls_cases[] = {
 	KUNIT_CASE(chm_drop_comes_before_reuse),
 	KUNIT_CASE(chm_destroy_waits_for_drop),
 	KUNIT_CASE(chm_destroy_between_turns),
+	KUNIT_CASE(chm_destroy_before_the_next_turn),
 	KUNIT_CASE(chm_destroy_async_of_many_maps),
 	KUNIT_CASE(chm_barrier_with_nothing_to_do),
 	{}
@@ -4558,14 +4861,20 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE_PARAM(chm_growth_that_never_succeeds, stuck_gen_params),
 	KUNIT_CASE(chm_growth_without_worker),
 	KUNIT_CASE(chm_growth_without_worker_by_blocking),
+	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),
+	KUNIT_CASE(chm_wanted_table_comes_later),
+	KUNIT_CASE(chm_wanted_no_more),
+	KUNIT_CASE(chm_reserve_before_shrinking),
 	KUNIT_CASE(chm_write_copies_little),
 	KUNIT_CASE(chm_insert_drives_what_it_waits_for),
 	KUNIT_CASE(chm_cells_are_merged_by_slot),
 	KUNIT_CASE(chm_cells_are_merged_before_take),
+	KUNIT_CASE(chm_taken_cell_is_not_reused),
 	KUNIT_CASE(chm_cells_are_merged_before_drop),
 	KUNIT_CASE(chm_clear_in_place_midway),
 	KUNIT_CASE(chm_reserve_while_shrinking),
 	KUNIT_CASE(chm_insert_while_shrinking),
+	KUNIT_CASE(chm_defence_is_paid_for),
 	KUNIT_CASE(chm_walk_across_reseeds),
 	KUNIT_CASE(chm_walk_across_too_many_reseeds),
 	KUNIT_CASE(chm_walk_that_is_forgotten),
