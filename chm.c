@@ -859,6 +859,16 @@ static bool chm_still_unmerged(const struct chm_snapshot *s, unsigned long nr,
 	return READ_ONCE(s->merged) <= 2 * nr && READ_ONCE(s->seq) == seq;
 }
 
+/* A place for tests to come between two looks at a cell. */
+VISIBLE_IF_KUNIT void chm_half_read(void)
+{
+	KUNIT_STATIC_STUB_REDIRECT(chm_half_read);
+}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+EXPORT_SYMBOL_GPL(chm_half_read);
+#endif
+
 /* What all updates of one word have come to. */
 static unsigned long chm_sum_word(const struct chm_snapshot *s, unsigned long nr,
 				  const atomic_long_t *now,
@@ -867,9 +877,10 @@ static unsigned long chm_sum_word(const struct chm_snapshot *s, unsigned long nr
 {
 	while (!chm_is_merged(s, nr)) {
 		unsigned int seq = chm_read_seq(s);
-		unsigned long sum = atomic_long_read(now) +
-				    atomic_long_read(old) - READ_ONCE(*copied);
+		unsigned long sum = atomic_long_read(now);
 
+		chm_half_read();
+		sum += atomic_long_read(old) - READ_ONCE(*copied);
 		if (chm_still_unmerged(s, nr, seq))
 			return sum;
 	}

@@ -1889,6 +1889,7 @@ name##_iter_next(struct chm_iter *it, typeof(ktype) *key, typeof(vtype) *value)	
 /* Tests may redirect these, for their own calls: see KUNIT_STATIC_STUB_REDIRECT(). */
 void *chm_alloc(u64 bytes, gfp_t gfp);
 void chm_stored(const struct chm_table *t);
+void chm_half_read(void);
 
 /* Chunks that each write copies; 0: as usual.  Whether to migrate all the time. */
 extern unsigned int chm_step_chunks;

@@ -4294,6 +4294,77 @@ static void chm_taken_cell_is_not_reused(struct kunit *test)
 	expect_sound(test, map);
 }
 
+#define EXCHANGE_KEY	7U
+
+/* A cell that is replaced in the midst of a chm_cell_read(), once. */
+static struct exchange {
+	struct chm		*map;
+	int			ret;
+} exchange;
+
+static int exchange_now(struct chm *map, long value)
+{
+	u64 key = EXCHANGE_KEY;
+
+	return chm_replace(map, &key, &value, GFP_ATOMIC);
+}
+
+static void exchange_half_read(void)
+{
+	struct chm *map = exchange.map;
+
+	exchange.map = NULL;
+	if (map)
+		exchange.ret = exchange_now(map, 5);
+}
+
+/*
+ * In a section, so that nothing is merged: have the map grow, and add to the old cell.
+ * Return: how many calls have failed.
+ */
+static unsigned long exchange_grow(struct chm *map)
+{
+	u64 end = now_ns() + 5ULL * NSEC_PER_SEC;
+	u64 key = EXCHANGE_KEY, other = key + 1;
+	void *old = chm_cell_lookup(map, &key);
+	unsigned long failed = 0;
+
+	while (chm_cell_lookup(map, &key) == old && now_ns() < end)
+		failed += stuck_insert(map, other++, GFP_ATOMIC) != 0;
+	failed += chm_cell_lookup(map, &key) == old;
+	atomic_long_add(1000, old);
+	return failed;
+}
+
+/* O10, G9: who sums up a cell that is being replaced does not get some of both values. */
+static void chm_cell_is_replaced_at_once(struct kunit *test)
+{
+	struct chm *map = test_map(test, &cell_params);
+	u64 key = EXCHANGE_KEY;
+	unsigned long failed;
+	long before, after;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, EXCHANGE_KEY), 0);
+	KUNIT_ASSERT_EQ(test, chm_cell_upsert_add(map, &key, 0, 70, GFP_KERNEL), 1);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	kunit_activate_static_stub(test, chm_half_read, exchange_half_read);
+	exchange = (struct exchange) { };
+	rcu_read_lock();
+	failed = exchange_grow(map);
+	failed += !chm_cell_read(map, &key, &before);
+	exchange.map = map;
+	failed += !chm_cell_read(map, &key, &after);
+	rcu_read_unlock();
+	kunit_deactivate_static_stub(test, chm_half_read);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_NULL(test, exchange.map);
+	KUNIT_EXPECT_EQ(test, exchange.ret, 0);
+	KUNIT_EXPECT_EQ(test, before, 1070);
+	KUNIT_EXPECT_EQ(test, after, 5);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	expect_sound(test, map);
+}
+
 /* drop() gets cells with all that was added to them, also if they were not merged yet. */
 static void chm_cells_are_merged_before_drop(struct kunit *test)
 {
@@ -4870,6 +4941,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_cells_are_merged_by_slot),
 	KUNIT_CASE(chm_cells_are_merged_before_take),
 	KUNIT_CASE(chm_taken_cell_is_not_reused),
+	KUNIT_CASE(chm_cell_is_replaced_at_once),
 	KUNIT_CASE(chm_cells_are_merged_before_drop),
 	KUNIT_CASE(chm_clear_in_place_midway),
 	KUNIT_CASE(chm_reserve_while_shrinking),
