@@ -154,6 +154,9 @@
 #define CHM_WRITER_STEP_MAX	32UL
 #define CHM_WORKER_STEP		16U
 
+/* No more where paths are long: chunks that pairs have passed in that hold. */
+#define CHM_STEP_WALK		1024U
+
 /*
  * Holds of the lock in one turn of the worker; and of a writer that must not sleep
  * and finds the table full.
@@ -171,8 +174,9 @@
 #define CHM_WORKER_SWEEP	64U
 #define CHM_SWEEP_CHUNKS	(32U * BITS_PER_LONG)
 
-/* Pairs that are dropped in one turn. */
+/* Pairs that are dropped in one turn; and when it ends, if drop() is slow. */
 #define CHM_DROPS		64U
+#define CHM_DROPS_NS		NSEC_PER_MSEC
 
 /* Attempts of a writer that must not sleep; of one that could do without. */
 #define CHM_ATTEMPTS		32U
@@ -627,14 +631,20 @@ static int chm_snapshot_alloc(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
 	return 0;
 }
 
-static void chm_table_free(struct chm_table *t)
+/* A place for tests to take part. */
+VISIBLE_IF_KUNIT void chm_table_free(struct chm_table *t)
 {
+	KUNIT_STATIC_STUB_REDIRECT(chm_table_free, t);
 	if (chm_takes_snapshots(t->p)) {
 		kvfree(chm_snapshots(t)->pending);
 		kvfree(chm_snapshots(t)->spent);
 	}
 	kvfree(t);
 }
+
+#if IS_ENABLED(CONFIG_KUNIT)
+EXPORT_SYMBOL_GPL(chm_table_free);
+#endif
 
 /*
  * A table of @nr_chunks, to replace one of @old_chunks; 0: none.  It takes no map: the
@@ -1408,7 +1418,7 @@ static u32 chm_drop_slots(const struct chm_table *t,
 static void chm_call_worker(struct chm *map)
 {
 	lockdep_assert_held(&map->lock);
-	map->kick = true;
+	map->kick = !map->dying;
 }
 
 /* Let the sealed generation, which is empty, be the other one. */
@@ -1598,6 +1608,7 @@ static bool chm_merge_some(struct chm_snapshot *s, const struct chm_table *to,
  */
 static bool chm_drop_some(struct chm_table *t)
 {
+	u64 end = ktime_get_ns() + CHM_DROPS_NS;
 	struct chm_snapshot *s = chm_pending(t);
 	u32 n = 0;
 
@@ -1616,6 +1627,8 @@ static bool chm_drop_some(struct chm_table *t)
 		n += chm_drop_slots(t, c, chm_match_droppable(c->ctrl));
 		if (t->owns_full)
 			n += chm_drop_slots(t, c, chm_match_full(c->ctrl));
+		if (n && ktime_get_ns() > end)
+			n = CHM_DROPS;
 		if (!(t->sweep % CHM_RANGE))
 			cond_resched();
 	}
@@ -1721,6 +1734,7 @@ static struct chm_worker {
 	struct list_head	waiting;	/* for a grace period */
 	struct list_head	resting;	/* for a second */
 	struct chm		*map;		/* whose turn it is */
+	u64			turns;		/* odd: it is in one */
 	bool			kicked;		/* in this turn, by itself */
 	struct task_struct	*task;
 	struct chm_table	*orphans;	/* of chm_destroy_async() */
@@ -1775,13 +1789,16 @@ static void chm_wake_worker(bool atomic)
 		queue_work(chm_worker.wq, &chm_worker.work);
 }
 
-/* Have the worker visit @map. */
-static noinline void chm_queue(struct chm *map)
+/* Have the worker visit @map; @first: before others, whose writers can go on. */
+static noinline void chm_queue(struct chm *map, bool first)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&chm_worker.lock, flags);
-	list_move_tail(&map->work, &chm_worker.ready);
+	if (first)
+		list_move(&map->work, &chm_worker.ready);
+	else
+		list_move_tail(&map->work, &chm_worker.ready);
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	chm_wake_worker(irqs_disabled());
 }
@@ -1844,14 +1861,14 @@ static void chm_hold_ends(void)
 
 static void chm_unlock(struct chm *map, unsigned long flags)
 {
-	bool kick = map->kick;
+	bool kick = map->kick, first = map->phase == CHM_WANTED;
 
 	map->kick = false;
 	chm_hold_ends();
 	__acquire(&map->lock);
 	spin_unlock_irqrestore(&map->lock, flags);
 	if (unlikely(kick))
-		chm_queue(map);
+		chm_queue(map, first);
 }
 
 /*
@@ -2046,7 +2063,7 @@ static int chm_copy_pair(const struct chm_table *to, void *copy, void *from,
 		return 0;
 	ret = p->clone(to->ctx, copy, copy + to->value_offset, from,
 		       from + to->value_offset, GFP_NOWAIT | __GFP_NOWARN);
-	return ret > 0 ? -ENOMEM : ret;
+	return ret ? -ENOMEM : 0;
 }
 
 /*
@@ -2079,25 +2096,28 @@ static int chm_migrate_pair(struct chm_table *to, void *pair, unsigned long nr)
 		to->displaced++;
 		to->spread += chm_square(at.distance);
 	}
-	return 0;
+	return at.distance;
 }
 
+/* Return: how many chunks the pairs have passed on their ways to their slots. */
 static int chm_migrate_chunk(struct chm_table *to, const struct chm_table *from,
 			     u32 chunk)
 {
 	struct chm_chunk *c = __chm_chunk(from, chunk, to->p);
 	unsigned long nr = (unsigned long)chunk * CHM_SLOTS;
 	unsigned long mask = chm_match_full(c->ctrl);
+	int walked = 0;
 	u32 slot;
 
 	chm_for_each_match(slot, mask) {
 		void *pair = __chm_slot(from, c, slot, to->p);
 		int ret = chm_migrate_pair(to, pair, nr + slot);
 
-		if (ret)
+		if (ret < 0)
 			return ret;
+		walked = min(walked + ret, INT_MAX / 2);
 	}
-	return 0;
+	return walked;
 }
 
 /* --- Merging: cells --- */
@@ -2265,6 +2285,9 @@ static void chm_swap_tables(struct chm *map)
 	map->phase = CHM_IDLE;
 	fresh->migrated_ns = ktime_get_ns() - fresh->migrated_ns;
 	fresh->roomy |= old->roomy && old->nr_chunks == fresh->nr_chunks;
+	/* With the seed that it had before, paths go on to be long. */
+	if (fresh->fresh)
+		fresh->far = old->far;
 	chm_publish(map, fresh);
 	chm_count_migration(map, old->nr_chunks, fresh->nr_chunks);
 	trace_chm_migrate(map, old->nr_chunks, fresh->nr_chunks, map->entries,
@@ -2330,18 +2353,22 @@ static bool chm_is_put_off(const struct chm *map)
 	return (s32)(map->tidy_from - chm_now()) > 0;
 }
 
-/* map->next can't take a pair.  What clone() lacks may be there in a second. */
-static void chm_give_up(struct chm *map)
+/*
+ * map->next can't take a pair: there is no room, -ENOSPC, or clone() has failed.  What
+ * that lacks may be there in a second.
+ */
+static void chm_give_up(struct chm *map, int ret)
 {
 	chm_abort(map);
+	map->clone_failed = ret == -ENOMEM;
 	chm_put_off(map, 1);
 }
 
 /* Copy @chunks more; swap after the last. */
 static void chm_step(struct chm *map, u32 chunks)
 {
+	u32 end, walked = 0;
 	struct chm_table *t;
-	u32 end;
 
 	lockdep_assert_held(&map->lock);
 	/*
@@ -2350,11 +2377,14 @@ static void chm_step(struct chm *map, u32 chunks)
 	 */
 	t = chm_table(map);
 	end = min(t->nr_chunks - map->cursor, chunks) + map->cursor;
-	for (; map->cursor < end; map->cursor++) {
-		if (chm_migrate_chunk(map->next, t, map->cursor)) {
-			chm_give_up(map);
+	for (; map->cursor < end && walked < CHM_STEP_WALK; map->cursor++) {
+		int ret = chm_migrate_chunk(map->next, t, map->cursor);
+
+		if (ret < 0) {
+			chm_give_up(map, ret);
 			return;
 		}
+		walked += ret;
 	}
 	if (map->cursor == t->nr_chunks)
 		chm_swap_tables(map);
@@ -2468,8 +2498,8 @@ static noinline void chm_mirror(struct chm *map, const struct chm_place *was,
 	if (!ret && chm_copied(map, is))
 		ret = chm_migrate_pair(to, chm_place_slot(t, is),
 				       chm_place_number(is));
-	if (ret)
-		chm_give_up(map);
+	if (ret < 0)
+		chm_give_up(map, ret);
 }
 
 /* As chm_mirror(), of a value at @at that was changed in place. */
@@ -2599,11 +2629,14 @@ static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
 {
 	if (chm_outgrown(map, t))
 		return chm_chunks_grown(map, t);
+	/* The others can wait for chm_reserve() and chm_shrink(). */
+	if (map->claims)
+		return 0;
 	if (chm_crowded(map, t))
 		return chm_chunks_roomy(map, t);
 	if (map->seeding || chm_restless ||
 	    (t->far_gone && t->writes > t->nr_chunks / 8) ||
-	    (t->unlowered > t->nr_chunks / 4 && t->writes > t->nr_chunks))
+	    (t->unlowered > t->nr_chunks / 64 && t->writes > t->nr_chunks))
 		return chm_chunks_same(map, t);
 	return 0;
 }
@@ -2668,6 +2701,7 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 		return -EAGAIN;
 	chm_seed_table(map, fresh);
 	map->phase = CHM_IDLE;
+	map->clone_failed = false;
 	if (!t) {
 		chm_publish(map, fresh);
 		return 0;
@@ -2705,8 +2739,7 @@ static u64 chm_trigger(struct chm *map, bool allocates)
 	if (!t || map->phase != CHM_IDLE)
 		return 0;
 	chunks = chm_chunks_due(map, t);
-	if (likely(!chunks) ||
-	    (map->p->class == CHM_CLONE && chm_is_put_off(map)))
+	if (likely(!chunks) || (map->clone_failed && chm_is_put_off(map)))
 		return 0;
 	bytes = chm_table_bytes(map->p, chunks);
 	if (!chm_may_retire(map, t, bytes))
@@ -2722,7 +2755,8 @@ static u64 chm_trigger(struct chm *map, bool allocates)
 	return 0;
 }
 
-static noinline void chm_begin_small(struct chm *map, u64 chunks)
+/* Without direct reclaim; nor is kswapd woken up if the caller's @gfp forbids it. */
+static noinline void chm_begin_small(struct chm *map, u64 chunks, gfp_t gfp)
 {
 	struct chm_table *fresh;
 	unsigned long flags;
@@ -2734,7 +2768,8 @@ static noinline void chm_begin_small(struct chm *map, u64 chunks)
 	old_chunks = rcu_dereference(map->tbl) ?
 		     rcu_dereference(map->tbl)->nr_chunks : 0;
 	rcu_read_unlock();
-	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks, GFP_NOWAIT);
+	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks,
+				GFP_NOWAIT & gfp);
 	chm_lock(map, flags);
 	if (!IS_ERR(fresh) && chm_table(map))
 		ret = chm_begin(map, fresh);
@@ -2782,6 +2817,7 @@ static bool chm_has_moved(struct chm *map, u32 id, u32 version, u8 phase,
 }
 
 static void chm_turns_of_writer(struct chm *map);
+static enum chm_turn chm_merge_hold(struct chm *map);
 
 /* Wait for a grace period, and a moment for what the worker does after it. */
 static void chm_await(struct chm *map)
@@ -2834,6 +2870,8 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 	}
 	if (map->entries >= t->max_entries)
 		*chunks = chm_chunks_grown(map, t);
+	else if (map->claims && block && map->p->reclaim != CHM_SYNC)
+		return CHM_AWAIT;
 	else if (chm_full(map, t, true))
 		*chunks = chm_chunks_roomy(map, t);
 	else
@@ -2939,6 +2977,27 @@ static bool chm_has_room(struct chm *map, bool block)
 	return true;
 }
 
+/*
+ * The worker may be busy with another map: merge cells that no reader updates any more.
+ * Return: whether the map has brought that behind it.
+ */
+static bool chm_merge_now(struct chm *map)
+{
+	enum chm_turn again = CHM_SOON;
+	bool merged = false;
+	u32 holds;
+
+	for (holds = 0; holds < 4 * CHM_TURN && again == CHM_SOON; holds++) {
+		unsigned long flags;
+
+		chm_lock(map, flags);
+		merged = map->phase >= CHM_SETTLING;
+		again = chm_merge_hold(map);
+		chm_unlock(map, flags);
+	}
+	return merged && again == CHM_DONE;
+}
+
 /* A writer found no usable slot.  Return: 0 to try again, -ENOMEM or -E2BIG. */
 static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 {
@@ -2969,6 +3028,8 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 		chm_drive(map, block ? U32_MAX : 4 * CHM_TURN, block);
 		return 0;
 	case CHM_AWAIT:
+		if (chm_merge_now(map))
+			return 0;
 		if (!block)
 			return -ENOMEM;
 		chm_await(map);
@@ -2988,18 +3049,19 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	return ret;
 }
 
-/* Is table @id still there, because clone() has failed? */
+/* Is table @id still there, because clone() has failed, or another call came before? */
 static int chm_moved(struct chm *map, u32 id)
 {
 	unsigned long flags;
-	bool moved;
+	bool moved, failed;
 
 	chm_lock(map, flags);
 	moved = !chm_table(map) || chm_table(map)->id != id;
+	failed = map->clone_failed;
 	chm_unlock(map, flags);
 	if (moved)
 		return 0;
-	return map->p->class == CHM_CLONE ? -ENOMEM : -EAGAIN;
+	return failed ? -ENOMEM : -EAGAIN;
 }
 
 /*
@@ -3075,16 +3137,39 @@ static bool chm_may_siphash(const struct chm *map)
 	return !map->p->hash && !map->p->equal;
 }
 
-/* A fresh seed did not help, and there is no other hash to turn to. */
+/*
+ * A fresh seed did not help, and there is no other hash to turn to.  The worker tells:
+ * a writer holds the lock, and perhaps others that printk() takes.
+ */
 static void chm_give_hash_up(struct chm *map)
 {
 	map->hash_is_bad = true;
-	if (map->p->hash)
+	map->hash_told = false;
+	chm_call_worker(map);
+}
+
+static enum chm_turn chm_turn_tell_hash(struct chm *map, bool worker)
+{
+	u64 (*hash)(const void *key, u64 seed);
+	unsigned long flags;
+	char name[64];
+	bool tell;
+
+	if (!chm_lock_turn(map, worker, &flags))
+		return CHM_GONE;
+	tell = map->hash_is_bad && !map->hash_told;
+	map->hash_told = true;
+	hash = map->p->hash;
+	if (tell)
+		strscpy(name, chm_name(map), sizeof(name));
+	chm_unlock_turn(map, worker, flags);
+	if (tell && hash)
 		pr_warn_ratelimited("map %s: slow, because %ps() gives too many keys the same hash.  It must return at least 32 bits that depend on the whole key.\n",
-				    chm_name(map), map->p->hash);
-	else
+				    name, hash);
+	else if (tell)
 		pr_warn_ratelimited("map %s: slow, because too many keys have the same hash\n",
-				    chm_name(map));
+				    name);
+	return CHM_DONE;
 }
 
 /* @t was just published.  If it has a fresh seed: was that of any use? */
@@ -3109,11 +3194,10 @@ static void chm_defend(struct chm *map, struct chm_table *t, u32 due)
 	u32 since = t->fresh + t->writes;
 	bool again = map->reseeds && since <= map->entries / 4 + 256;
 
-	if (due <= chm_probe_limit(map, t) || map->hash_is_bad || map->seeding ||
-	    map->phase != CHM_IDLE)
+	if (due <= chm_probe_limit(map, t) || map->hash_is_bad || map->seeding)
 		return;
 	t->far += min(due, U32_MAX - t->far);
-	if (t->far < t->far_enough)
+	if (t->far < t->far_enough || map->phase > CHM_WANTED)
 		return;
 	t->far = 0;
 	t->far_enough = min_t(u64, U32_MAX, CHM_DEFEND_AGAIN * (u64)due);
@@ -3141,7 +3225,7 @@ static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 {
 	unsigned long used = map->entries + 2 * chm_nr_dead(t);
 	u64 ample = chm_chunks_ample(map);
-	bool calm = !chm_nr_dead(t);
+	bool calm = chm_nr_dead(t) <= chm_nr_slots(t) / 1024;
 
 	if (calm && t->roomy && t->nr_chunks > ample)
 		return ample;
@@ -3172,14 +3256,14 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 	if (*tidy)
 		map->phase = CHM_IDLE;
 	/* A table that was made for a promise is not to be given back before it. */
-	if (!chunks && !map->reserving)
+	if (!chunks && !map->claims)
 		chunks = chm_chunks_tidy(map, t);
 	if (!chunks)
 		return 0;
 	*again = CHM_LATER;
 	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
 		return 0;
-	if ((*tidy || map->p->class == CHM_CLONE) && chm_is_put_off(map)) {
+	if ((*tidy || map->clone_failed) && chm_is_put_off(map)) {
 		*again = CHM_PUT_OFF;
 		return 0;
 	}
@@ -3230,7 +3314,7 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 		ret = chm_table(map) ? chm_begin(map, fresh) : -EAGAIN;
 	map->failed_allocs += ret == -ENOMEM;
 	if (tidy)
-		chm_put_off_tidying(map, start, ret);
+		chm_put_off_tidying(map, start, ret == -ENOMEM);
 	chm_unlock_turn(map, worker, flags);
 	if (ret && !IS_ERR_OR_NULL(fresh))
 		chm_table_free(fresh);
@@ -3424,21 +3508,41 @@ static void chm_gather(struct chm_table *t, struct chm_sweepings *g)
 	}
 }
 
-static void chm_drop_gathered(const struct chm_table *t,
-			      const struct chm_sweepings *g)
+/* Return: of how many chunks, in the time that there is. */
+static u32 chm_drop_gathered(const struct chm_table *t,
+			     const struct chm_sweepings *g)
 {
+	u64 end = ktime_get_ns() + CHM_DROPS_NS;
 	u32 i;
 
-	for (i = 0; i < g->n; i++)
+	for (i = 0; i < g->n && (!i || ktime_get_ns() <= end); i++)
 		chm_drop_slots(t, __chm_chunk(t, g->chunk[i], t->p), g->mask[i]);
+	return i;
 }
 
-/* Those slots become EMPTY. */
-static void chm_empty_gathered(struct chm_table *t, const struct chm_sweepings *g)
+/* The slots of the chunks from number @dropped on are still to be dropped. */
+static void chm_give_gathered_back(struct chm_table *t, const struct chm_sweepings *g,
+				   u32 dropped)
 {
 	u32 i;
 
-	for (i = 0; i < g->n; i++)
+	for (i = dropped; i < g->n; i++) {
+		struct chm_chunk *c = __chm_chunk(t, g->chunk[i], t->p);
+
+		chm_set_ctrl(t, g->chunk[i], c, c->ctrl &
+			     ~((g->mask[i] >> 7) * CHM_TAG_DEAD_TAKEN));
+	}
+	if (dropped < g->n)
+		t->sweep = min(t->sweep, g->chunk[dropped]);
+}
+
+/* Those slots of @n chunks become EMPTY. */
+static void chm_empty_gathered(struct chm_table *t, const struct chm_sweepings *g,
+			       u32 n)
+{
+	u32 i;
+
+	for (i = 0; i < n; i++)
 		chm_empty_slots(t, g->chunk[i], g->mask[i]);
 }
 
@@ -3448,6 +3552,7 @@ static enum chm_turn chm_sweep_hold(struct chm *map, bool worker,
 {
 	struct chm_table *t = chm_table(map);
 	struct chm_sweepings g;
+	u32 dropped = 0;
 
 	if (!t->p->drop) {
 		chm_sweep(t, CHM_WORKER_SWEEP);
@@ -3455,9 +3560,14 @@ static enum chm_turn chm_sweep_hold(struct chm *map, bool worker,
 	}
 	chm_gather(t, &g);
 	if (g.n) {
+		bool gone;
+
 		chm_unlock_turn(map, worker, *flags);
-		chm_drop_gathered(t, &g);
-		if (!chm_lock_turn(map, worker, flags))
+		dropped = chm_drop_gathered(t, &g);
+		gone = !chm_lock_turn(map, worker, flags);
+		/* Retired or not, and with the map or without: only this worker drops. */
+		chm_give_gathered_back(t, &g, dropped);
+		if (gone)
 			return CHM_GONE;
 	}
 	/*
@@ -3467,7 +3577,7 @@ static enum chm_turn chm_sweep_hold(struct chm *map, bool worker,
 	 */
 	if (t != chm_table(map))
 		return CHM_SOON;
-	chm_empty_gathered(t, &g);
+	chm_empty_gathered(t, &g, dropped);
 	chm_end_sweep(t);
 	return CHM_SOON;
 }
@@ -3514,7 +3624,7 @@ static enum chm_turn chm_turn_empty(struct chm *map, bool worker)
 		return CHM_GONE;
 	t = chm_table(map);
 	if (t && !map->entries && !map->reserved && !map->p->min_entries &&
-	    !chm_nr_dead(t) && map->phase == CHM_IDLE && !map->reserving)
+	    !chm_nr_dead(t) && map->phase == CHM_IDLE && !map->claims)
 		chm_give_back(map);
 	chm_unlock_turn(map, worker, flags);
 	return CHM_DONE;
@@ -3525,7 +3635,7 @@ static enum chm_turn chm_take_turn(struct chm *map, bool worker)
 {
 	static enum chm_turn (* const parts[])(struct chm *map, bool worker) = {
 		chm_turn_copy, chm_turn_merge, chm_turn_retired, chm_turn_sweep,
-		chm_turn_empty, chm_turn_memory,
+		chm_turn_empty, chm_turn_memory, chm_turn_tell_hash,
 	};
 	enum chm_turn most = CHM_DONE;
 	u32 i;
@@ -3626,7 +3736,6 @@ static bool chm_orphan_turn(void)
 	chm_remove_oldest(&chm_worker.orphans);
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	chm_table_free(t);
-	wake_up_all(&chm_worker.done);
 	return true;
 }
 
@@ -3641,6 +3750,7 @@ static struct chm *chm_begin_turn(void)
 		list_del_init(&map->work);
 	chm_worker.map = map;
 	chm_worker.kicked = false;
+	chm_worker.turns++;
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	return map;
 }
@@ -3650,7 +3760,9 @@ static void chm_end_turn(struct chm *map, enum chm_turn again)
 	unsigned long flags;
 
 	spin_lock_irqsave(&chm_worker.lock, flags);
-	if (chm_worker.map == map) {
+	if (chm_worker.map != map) {
+		again = CHM_GONE;
+	} else {
 		chm_worker.map = NULL;
 		if (chm_worker.kicked)
 			again = CHM_SOON;
@@ -3659,6 +3771,8 @@ static void chm_end_turn(struct chm *map, enum chm_turn again)
 			again = CHM_DONE;
 		if (again == CHM_SOON)
 			list_add_tail(&map->work, &chm_worker.ready);
+		else if (again == CHM_LATER && READ_ONCE(map->phase) == CHM_WANTED)
+			list_add(&map->work, &chm_worker.waiting);
 		else if (again == CHM_LATER)
 			list_add_tail(&map->work, &chm_worker.waiting);
 		else if (again == CHM_PUT_OFF)
@@ -3699,6 +3813,17 @@ static enum chm_turn chm_worker_turn(struct chm *map)
 	return again;
 }
 
+/* Nothing of maps or tables that are gone is touched any more: see chm_barrier(). */
+static void chm_end_turns(void)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	chm_worker.turns++;
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	wake_up_all(&chm_worker.done);
+}
+
 static void chm_work(struct work_struct *work)
 {
 	bool again;
@@ -3710,6 +3835,7 @@ static void chm_work(struct work_struct *work)
 		if (map)
 			chm_end_turn(map, chm_worker_turn(map));
 		again = chm_orphan_turn() || map;
+		chm_end_turns();
 		cond_resched();
 	} while (again);
 	WRITE_ONCE(chm_worker.task, NULL);
@@ -3766,6 +3892,8 @@ static int chm_check_params(struct chm *map)
 	lockdep_assert_held(&map->lock);
 	if (likely(map->valid))
 		return 0;
+	if (map->dying)
+		return -ESHUTDOWN;
 	ret = chm_params_check(map->p);
 	map->valid = !ret;
 	return ret;
@@ -4101,6 +4229,40 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
 }
 
 /*
+ * Chunks of a table with the fresh seed that is due; 0: none is, or, if it is to be
+ * @now, the active table can't be retired yet.
+ */
+static u64 chm_chunks_reseeded(struct chm *map, u32 *old_chunks, bool now)
+{
+	const struct chm_table *t;
+	unsigned long flags;
+	u64 chunks = 0;
+
+	chm_lock(map, flags);
+	t = chm_table(map);
+	if (map->seeding && map->phase <= CHM_WANTED && t && !chm_is_put_off(map)) {
+		*old_chunks = t->nr_chunks;
+		chunks = chm_chunks_same(map, t);
+		if (now && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
+			chunks = 0;
+	}
+	chm_unlock(map, flags);
+	return chunks;
+}
+
+/* An earlier table still waits for its readers: so does this writer, for a moment. */
+static void chm_await_budget(struct chm *map)
+{
+	u32 old_chunks;
+
+	if (map->p->reclaim == CHM_SYNC || !chm_chunks_reseeded(map, &old_chunks, false))
+		return;
+	wait_var_event_timeout(map, chm_chunks_reseeded(map, &old_chunks, true) ||
+				    !chm_chunks_reseeded(map, &old_chunks, false),
+			       HZ / 10 + 1);
+}
+
+/*
  * A fresh seed is due, and the caller may block: it does not wait for the worker, since
  * each pair that comes meanwhile makes long paths longer.  Without memory it does, and
  * does not ask again for each pair.
@@ -4108,16 +4270,11 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
 static noinline void chm_reseed_now(struct chm *map, gfp_t gfp)
 {
 	unsigned long flags;
-	u32 old_chunks = 0;
-	u64 chunks = 0;
+	u32 old_chunks;
+	u64 chunks;
 
-	chm_lock(map, flags);
-	if (map->seeding && map->phase <= CHM_WANTED && chm_table(map) &&
-	    !chm_is_put_off(map)) {
-		old_chunks = chm_table(map)->nr_chunks;
-		chunks = chm_chunks_same(map, chm_table(map));
-	}
-	chm_unlock(map, flags);
+	chm_await_budget(map);
+	chunks = chm_chunks_reseeded(map, &old_chunks, true);
 	if (!chunks)
 		return;
 	if (!chm_build_and_begin(map, chunks, old_chunks, chm_optional(gfp))) {
@@ -4143,7 +4300,7 @@ static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
 		chunks = chm_trigger(map, true);
 		chm_unlock(map, flags);
 		if (unlikely(chunks))
-			chm_begin_small(map, chunks);
+			chm_begin_small(map, chunks, gfp);
 		if (likely(ret != -EAGAIN))
 			break;
 		ret = chm_make_room(map, op, gfp);
@@ -4274,12 +4431,13 @@ static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 		u64 chunks;
 
 		chm_lock(map, flags);
-		ret = chm_try_bulk(map, op, min(n - *inserted, CHM_BULK),
-				   inserted);
+		/* Each pair does its share of a migration: one is enough in a hold. */
+		ret = chm_try_bulk(map, op, map->phase == CHM_COPYING ? 1 :
+				   min(n - *inserted, CHM_BULK), inserted);
 		chunks = chm_trigger(map, true);
 		chm_unlock(map, flags);
 		if (unlikely(chunks))
-			chm_begin_small(map, chunks);
+			chm_begin_small(map, chunks, gfp);
 		/* For each pair anew. */
 		if (*inserted != before) {
 			op->attempts = 0;
@@ -4526,7 +4684,10 @@ static u32 chm_clear_chunk(struct chm_table *t, u32 chunk)
 	return n;
 }
 
-/* There is no memory for another table of the size that was promised. */
+/*
+ * There is no memory for another table of the size that was promised, or too many wait
+ * for their readers.
+ */
 static void chm_clear_slowly(struct chm *map)
 {
 	u32 i = 0, n = 0, id = 0;
@@ -4561,7 +4722,8 @@ static bool chm_try_clear(struct chm *map, struct chm_table *fresh)
 	struct chm_table *t = chm_table(map);
 
 	if (!t || (promised && !fresh) ||
-	    (fresh && fresh->max_entries < map->reserved))
+	    (fresh && fresh->max_entries < map->reserved) ||
+	    chm_retired_by_far(map, t))
 		return !t;
 	chm_abort(map);
 	chm_add_entries(map, -map->entries);
@@ -4630,14 +4792,32 @@ static u64 chm_try_reserve(struct chm *map, unsigned long n)
 	return chm_chunks_needed(map, max(n, map->entries));
 }
 
-/* The promise could not be made. */
-static void chm_end_reserving(struct chm *map)
+/*
+ * The caller waits for a table of its own size.  Until it has it, nobody begins a
+ * migration that can wait: where writers never pause, one always is due.
+ * Return: for chm_end_claim().
+ */
+static bool chm_claim(struct chm *map)
+{
+	unsigned long flags;
+	bool claimed;
+
+	chm_lock(map, flags);
+	claimed = map->claims < U8_MAX;
+	map->claims += claimed;
+	chm_unlock(map, flags);
+	return claimed;
+}
+
+/* @failed: the table is as it was, and may be due to be tidied. */
+static void chm_end_claim(struct chm *map, bool claimed, bool failed)
 {
 	unsigned long flags;
 
 	chm_lock(map, flags);
-	map->reserving = false;
-	chm_call_worker(map);
+	map->claims -= claimed;
+	if (failed || map->phase == CHM_WANTED)
+		chm_call_worker(map);
 	chm_unlock(map, flags);
 }
 
@@ -4655,24 +4835,25 @@ static int chm_reserve_room(struct chm *map, unsigned long n, gfp_t gfp)
 			ret = -E2BIG;
 		if (!ret)
 			chunks = chm_try_reserve(map, n);
-		map->reserving = !!chunks;
 		chm_unlock(map, flags);
 		if (!chunks)
 			return ret;
 		ret = chm_move(map, chunks, gfp);
 	} while (!ret || ret == -EAGAIN);
-	chm_end_reserving(map);
 	return ret;
 }
 
 int chm_reserve(struct chm *map, unsigned long n, gfp_t gfp)
 {
 	int ret = chm_check_call(map, true);
+	bool claimed;
 
 	if (ret)
 		return ret;
 	chm_enter(map);
+	claimed = chm_claim(map);
 	ret = chm_reserve_room(map, n, gfp);
+	chm_end_claim(map, claimed, ret);
 	chm_leave(map);
 	return ret;
 }
@@ -4690,6 +4871,9 @@ static u64 chm_try_shrink(struct chm *map)
 	fit = chm_chunks_for(map->p, max(kept, map->p->min_entries));
 	if (kept)
 		return fit < t->nr_chunks ? fit : 0;
+	/* Too many tables wait for their readers: so does chm_move(). */
+	if (!chm_may_retire(map, t, 0))
+		return fit;
 	chm_give_back(map);
 	return 0;
 }
@@ -4718,14 +4902,17 @@ int chm_shrink(struct chm *map, gfp_t gfp)
 {
 	int ret = chm_check_call(map, true);
 	unsigned long flags;
+	bool claimed;
 
 	if (ret)
 		return ret;
 	chm_enter(map);
+	claimed = chm_claim(map);
 	chm_lock(map, flags);
 	map->reserved = 0;
 	chm_unlock(map, flags);
 	ret = chm_shrink_table(map, gfp);
+	chm_end_claim(map, claimed, ret);
 	chm_leave(map);
 	return ret;
 }
@@ -6655,6 +6842,9 @@ static struct chm_table *chm_retire_all(struct chm *map)
 	map->retired = NULL;
 	map->entries = 0;
 	map->kick = false;
+	/* A drop() that writes to its own map finds it empty, and leaves it so. */
+	map->valid = false;
+	map->dying = true;
 	chm_unlock(map, flags);
 	return all;
 }
@@ -6721,10 +6911,21 @@ static bool chm_orphans_gone(u64 seq)
 	return gone;
 }
 
+static u64 chm_count_turns(void)
+{
+	unsigned long flags;
+	u64 turns;
+
+	spin_lock_irqsave(&chm_worker.lock, flags);
+	turns = chm_worker.turns;
+	spin_unlock_irqrestore(&chm_worker.lock, flags);
+	return turns;
+}
+
 void chm_barrier(void)
 {
 	unsigned long flags;
-	u64 seq;
+	u64 seq, turns;
 
 	might_sleep();
 	if (WARN_ONCE(chm_in_worker(), "chm: %s() in a drop() would wait for itself\n", __func__))
@@ -6733,6 +6934,10 @@ void chm_barrier(void)
 	seq = chm_worker.seq;
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	wait_event(chm_worker.done, chm_orphans_gone(seq));
+	/* It may be at a map that was destroyed, or free the last of these tables. */
+	turns = chm_count_turns();
+	if (turns & 1)
+		wait_event(chm_worker.done, chm_count_turns() != turns);
 }
 EXPORT_SYMBOL_GPL(chm_barrier);
 
@@ -6755,6 +6960,7 @@ static void __exit chm_module_exit(void)
 {
 	chm_debugfs_exit();
 	irq_work_sync(&chm_worker.irq);
+	flush_work(&chm_worker.work);
 	/* For the callback that queues it. */
 	rcu_barrier();
 	cancel_delayed_work_sync(&chm_worker.second);

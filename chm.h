@@ -254,7 +254,10 @@ struct chm {
 	u8			busy:1;		/* CHM_SYNC: held by a writer */
 	u8			hash_is_bad:1;	/* no use in another seed */
 	u8			kick:1;		/* the worker is to be called */
-	u8			reserving:1;	/* chm_reserve() is at work */
+	u8			dying:1;	/* chm_destroy() is at work */
+	u8			hash_told:1;	/* that it is bad */
+	u8			clone_failed:1;	/* in the last migration */
+	u8			claims;		/* to it: reserve and shrink */
 	u32			cursor;		/* chunks of tbl copied so far */
 	u32			tidy_from;	/* seconds; no tidying before */
 	unsigned long		entries;
@@ -1051,9 +1054,13 @@ bool chm_cell_read(const struct chm *map, const void *key, void *value);
  * log, on every kernel that can tell, and fails with -EDEADLK.
  *
  * A caller that holds a lock of the scheduler or of printk() must have interrupts
- * off: then the worker is woken up from an interrupt.  A caller that may block can
- * wait for the worker, and so for the drop() of any map: it must not hold a lock that
- * one of these takes.
+ * off, and give a @gfp without __GFP_KSWAPD_RECLAIM: then the worker is woken up from
+ * an interrupt, and kswapd is not.  Not for CHM_CLONE maps: clone() allocates.  A
+ * caller that may block can wait for the worker, and so for the drop() of any map: it
+ * must not hold a lock that one of these takes.
+ *
+ * While chm_destroy() drops pairs, what would insert fails with -ESHUTDOWN: a drop()
+ * may write to its own map.
  */
 
 /**
@@ -1888,6 +1895,7 @@ name##_iter_next(struct chm_iter *it, typeof(ktype) *key, typeof(vtype) *value)	
 #if IS_ENABLED(CONFIG_KUNIT)
 /* Tests may redirect these, for their own calls: see KUNIT_STATIC_STUB_REDIRECT(). */
 void *chm_alloc(u64 bytes, gfp_t gfp);
+void chm_table_free(struct chm_table *t);
 void chm_stored(const struct chm_table *t);
 void chm_half_read(void);
 

@@ -4991,14 +4991,14 @@ static void chm_grow_not_by_churn(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, wait_retired(map));
 }
 
-/* Replaces the oldest of 50 wide pairs until the map moves to another table. */
-static unsigned long churn_until_migration(struct sized *z, u64 *id)
+/* Replaces the oldest of 50 wide pairs until the map moves to a larger table. */
+static unsigned long churn_until_growth(struct sized *z, u64 *id)
 {
 	struct chm_stats s = stats_of(z->map), now = s;
 	unsigned long failed = 0;
 	u32 i;
 
-	for (i = 0; i < 2000 && migrations(&now) == migrations(&s); i++) {
+	for (i = 0; i < 2000 && now.grows == s.grows; i++) {
 		failed += sized_remove(z, *id - 50) != 0;
 		failed += sized_upsert(z, *id, *id) != 1;
 		(*id)++;
@@ -5038,7 +5038,7 @@ static void chm_grow_for_dead_slots(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, sized_upsert(&z, id, id), 1);
 	chunks = stats_of(z.map).chunks;
 	r = test_reader(test);
-	KUNIT_EXPECT_EQ(test, churn_until_migration(&z, &id), 0);
+	KUNIT_EXPECT_EQ(test, churn_until_growth(&z, &id), 0);
 	s = stats_of(z.map);
 	KUNIT_EXPECT_EQ(test, s.grows, 1);
 	KUNIT_EXPECT_LE(test, s.chunks, 2 * chunks);

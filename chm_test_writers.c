@@ -2866,6 +2866,46 @@ static void chm_destroy_async_of_many_maps(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 5 * n);
 }
 
+/* What the drop() below does to its own map. */
+struct rewriting {
+	struct chm	map;
+	atomic_t	drops;
+	int		inserted;
+	int		removed;
+};
+
+static void rewriting_drop(void *ctx, void *key, void *value)
+{
+	struct rewriting *r = ctx;
+	u64 other = *(u64 *)key + 1000000;
+
+	atomic_inc(&r->drops);
+	r->inserted = chm_insert(&r->map, &other, value, GFP_KERNEL);
+	r->removed = chm_remove(&r->map, &other);
+	if (chm_reserve(&r->map, 10, GFP_KERNEL) != -ESHUTDOWN)
+		r->inserted = 0;
+	chm_clear(&r->map);
+}
+
+/* A drop() may write to its own map, which may be the one that is being destroyed. */
+static void chm_destroy_with_a_drop_that_writes(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .drop = rewriting_drop,
+	};
+	struct rewriting *r = test_alloc(test, sizeof(*r));
+
+	KUNIT_ASSERT_EQ(test, chm_init(&r->map, &p, r, NULL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(&r->map, 0, 100), 0);
+	chm_destroy(&r->map);
+	KUNIT_EXPECT_EQ(test, r->inserted, -ESHUTDOWN);
+	KUNIT_EXPECT_EQ(test, r->removed, -ENOENT);
+	/* Nothing is left for the worker, who would find no map. */
+	KUNIT_EXPECT_TRUE(test, list_empty(&r->map.work));
+	KUNIT_EXPECT_NULL(test, rcu_access_pointer(r->map.tbl));
+	KUNIT_EXPECT_EQ(test, atomic_read(&r->drops), 100);
+}
+
 static void chm_barrier_with_nothing_to_do(struct kunit *test)
 {
 	struct chm *map = test_alloc(test, sizeof(*map));
@@ -4025,6 +4065,211 @@ static void chm_wanted_table_comes_later(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Where the worker is, and whether it has left. */
+static struct completion lingering;
+static bool has_left;
+
+/* The worker takes its time to free a table, but for the plug's. */
+static void linger(struct chm_table *t)
+{
+	struct kunit *test = current->kunit_test;
+	bool mine = t->p == &u64_params;
+
+	if (mine) {
+		complete(&lingering);
+		msleep(100);
+		WRITE_ONCE(has_left, true);
+	}
+	current->kunit_test = NULL;
+	chm_table_free(t);
+	/* The worker has left the test then. */
+	current->kunit_test = mine ? NULL : test;
+}
+
+/*
+ * A map is destroyed that has nothing to hand over.  The worker has just forgotten its
+ * last table, and is about to free it: that takes the map's parameters.
+ */
+static void chm_barrier_waits_for_the_worker(struct kunit *test)
+{
+	struct chm *map = test_alloc(test, sizeof(*map));
+	struct plug *plug = plug_worker(test);
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &u64_params, NULL, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 3), 0);
+	plug->then = join_test;
+	plug->arg = test;
+	init_completion(&lingering);
+	WRITE_ONCE(has_left, false);
+	kunit_activate_static_stub(test, chm_table_free, linger);
+	chm_clear(map);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&lingering, 60 * HZ), 0);
+	chm_destroy_async(map);
+	chm_barrier();
+	KUNIT_EXPECT_TRUE(test, READ_ONCE(has_left));
+	kunit_deactivate_static_stub(test, chm_table_free);
+}
+
+static void idle_drop(void *ctx, void *key, void *value)
+{
+}
+
+/*
+ * G7, while the worker is busy with another map: writers merge cells themselves where
+ * they have no room else.
+ */
+static void chm_reserved_cells_without_worker(struct kunit *test)
+{
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .class = CHM_CELL, .drop = idle_drop,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 value = 0, first = 0, last, n = 1000;
+	u32 round, i, failed = 0;
+	struct plug *plug;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, n, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	for (last = n, round = 0; round < 60; round++) {
+		for (i = 0; i < n / 32; i++) {
+			failed += remove_key(map, first++) != 0;
+			failed += chm_insert(map, &last, &value, GFP_ATOMIC) != 0;
+			last++;
+		}
+		synchronize_rcu();
+	}
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), n);
+	expect_sound(test, map);
+}
+
+static atomic_t lazy_drops;
+
+static void lazy_drop(void *ctx, void *key, void *value)
+{
+	msleep(2);
+	atomic_inc(&lazy_drops);
+}
+
+/* A drop() that is slow ends the turn of its map after some pairs. */
+static void chm_slow_drop_ends_its_turn(struct kunit *test)
+{
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .drop = lazy_drop,
+	};
+	struct chm *slow = test_map(test, &p);
+	struct chm *map = test_map(test, &u64_params);
+	int before;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(slow, 0, 150), 0);
+	KUNIT_ASSERT_TRUE(test, settle(slow));
+	atomic_set(&lazy_drops, 0);
+	chm_clear(slow);
+	while (atomic_read(&lazy_drops) < 10)
+		msleep(1);
+	outgrow(test, map, 3000);
+	before = atomic_read(&lazy_drops);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	/* Seven in a chunk; one turn may have just begun, and two come before the end. */
+	KUNIT_EXPECT_LE(test, atomic_read(&lazy_drops) - before, 6 * 7);
+	KUNIT_EXPECT_EQ(test, stats_of(map).grows, 1);
+}
+
+/* G10: tables that clear and shrink leave behind are limited, as others are. */
+static void chm_clear_retires_little(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long most = 0, bytes;
+	u32 i, n = scaled(10000, 300);
+	struct long_reader *r;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 20000, GFP_KERNEL), 0);
+	bytes = stats_of(map).bytes;
+	r = test_reader(test);
+	for (i = 0; i < n; i++) {
+		u64 key = i, value = 0;
+
+		KUNIT_ASSERT_EQ(test, chm_insert(map, &key, &value, GFP_ATOMIC), 0);
+		chm_clear(map);
+		most = max(most, stats_of(map).retired_bytes);
+	}
+	stop_reader(test, r);
+	KUNIT_EXPECT_LE(test, most, 4 * SZ_1M + 2 * bytes);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 0);
+	expect_sound(test, map);
+}
+
+/* Somebody who wants more when another one's reserve has copied some pairs. */
+struct more {
+	struct chm		*map;
+	struct completion	ready;
+	struct completion	begun;
+	atomic_t		clones;
+};
+
+static int more_clone(void *ctx, void *new_key, void *new_value, const void *key,
+		      const void *value, gfp_t gfp)
+{
+	struct more *more = ctx;
+
+	int n = atomic_inc_return(&more->clones);
+
+	if (n == 100)
+		complete(&more->begun);
+	/* The other one comes while this goes on. */
+	if (n > 100)
+		udelay(2);
+	return 0;
+}
+
+static int more_thread(void *arg)
+{
+	struct more *more = arg;
+	int ret;
+
+	complete(&more->ready);
+	wait_for_completion(&more->begun);
+	ret = chm_reserve(more->map, 400000, GFP_KERNEL);
+	while (!kthread_should_stop())
+		msleep(20);
+	return ret;
+}
+
+/* The larger promise ends the smaller one's migration, but no clone() has failed. */
+static void chm_reserve_of_clones_by_two(struct kunit *test)
+{
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .class = CHM_CLONE,
+		.clone = more_clone, .drop = idle_drop,
+	};
+	struct more *more = test_alloc(test, sizeof(*more));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	struct task_struct *task;
+
+	init_completion(&more->ready);
+	init_completion(&more->begun);
+	atomic_set(&more->clones, -INT_MAX / 2);
+	more->map = map;
+	KUNIT_ASSERT_EQ(test, chm_init(map, test_params(test, &p), more, NULL), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 20000), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	task = kthread_run(more_thread, more, "chm_more");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	wait_for_completion(&more->ready);
+	atomic_set(&more->clones, 0);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 200000, GFP_KERNEL), 0);
+	complete(&more->begun);
+	KUNIT_EXPECT_EQ(test, kthread_stop(task), 0);
+	kunit_info(test, "measured: %lu migrations ended", stats_of(map).aborts);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 20000), 0);
+	expect_sound(test, map);
+}
+
 /* A map that has something promised while there is memory sought for it. */
 static struct chm *promised;
 
@@ -4691,6 +4936,40 @@ static void chm_defence_is_paid_for(struct kunit *test)
 	expect_sound(test, w->map);
 }
 
+static unsigned long tables_built;
+
+static void *building_alloc(u64 bytes, gfp_t gfp)
+{
+	tables_built++;
+	return kvmalloc(bytes, gfp) ?: ERR_PTR(-ENOMEM);
+}
+
+/* A fresh seed is due, and no table may be retired: none is built for nothing. */
+static void chm_reseed_waits_for_readers(struct kunit *test)
+{
+	struct walk *w = walk_new(test);
+	struct long_reader *r;
+	u32 group, i, n;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(w->map, 100000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, settle(w->map));
+	r = test_reader(test);
+	KUNIT_ASSERT_EQ(test, chm_reserve(w->map, 200000, GFP_KERNEL), 0);
+	group = walk_seed_now(w);
+	tables_built = 0;
+	kunit_activate_static_stub(test, chm_alloc, building_alloc);
+	for (i = 0; i < WALK_FLOOD - 5 && !w->map->seeding; i++)
+		KUNIT_EXPECT_EQ(test, insert_key(w->map, (u64)group << 32 | i), 0);
+	KUNIT_EXPECT_TRUE(test, w->map->seeding);
+	for (n = 0; n < 5; n++, i++)
+		KUNIT_EXPECT_EQ(test, insert_key(w->map, (u64)group << 32 | i), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, tables_built, 0);
+	stop_reader(test, r);
+	KUNIT_EXPECT_TRUE(test, settle(w->map));
+	expect_sound(test, w->map);
+}
+
 /* G8, through as many orders as a walk remembers. */
 static void chm_walk_across_reseeds(struct kunit *test)
 {
@@ -4894,6 +5173,7 @@ static struct kunit_case chm_calls_cases[] = {
 	KUNIT_CASE(chm_destroy_between_turns),
 	KUNIT_CASE(chm_destroy_before_the_next_turn),
 	KUNIT_CASE(chm_destroy_async_of_many_maps),
+	KUNIT_CASE(chm_destroy_with_a_drop_that_writes),
 	KUNIT_CASE(chm_barrier_with_nothing_to_do),
 	{}
 };
@@ -4935,6 +5215,12 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),
 	KUNIT_CASE(chm_wanted_table_comes_later),
 	KUNIT_CASE(chm_wanted_no_more),
+	KUNIT_CASE(chm_barrier_waits_for_the_worker),
+	KUNIT_CASE(chm_reserved_cells_without_worker),
+	KUNIT_CASE(chm_slow_drop_ends_its_turn),
+	KUNIT_CASE(chm_clear_retires_little),
+	KUNIT_CASE(chm_reseed_waits_for_readers),
+	KUNIT_CASE(chm_reserve_of_clones_by_two),
 	KUNIT_CASE(chm_reserve_before_shrinking),
 	KUNIT_CASE(chm_write_copies_little),
 	KUNIT_CASE(chm_insert_drives_what_it_waits_for),
