@@ -4151,7 +4151,7 @@ static atomic_t lazy_drops;
 
 static void lazy_drop(void *ctx, void *key, void *value)
 {
-	msleep(2);
+	usleep_range(2000, 3000);
 	atomic_inc(&lazy_drops);
 }
 
@@ -4170,7 +4170,7 @@ static void chm_slow_drop_ends_its_turn(struct kunit *test)
 	atomic_set(&lazy_drops, 0);
 	chm_clear(slow);
 	while (atomic_read(&lazy_drops) < 10)
-		msleep(1);
+		usleep_range(500, 1000);
 	outgrow(test, map, 3000);
 	before = atomic_read(&lazy_drops);
 	KUNIT_EXPECT_TRUE(test, settle(map));
