@@ -72,6 +72,8 @@
  *	    ones' stores to the one that publishes.
  *	O13 worker has dropped, lock, slot EMPTY | lock of the writer that reuses it |
  *	    drop() works on another pair's bytes.
+ *	O14 cookie of a generation before its slots are reused | tag, then cookie | a
+ *	    walk takes another pair for one that it has noted.
  *
  * Guarantees G1-G12 are stated in Documentation/chm.rst, the reasons and the
  * rejected alternatives in Documentation/design.rst.
@@ -184,6 +186,9 @@
 
 /* Chunks that a walk visits in one read-side section. */
 #define CHM_SECTION		64U
+
+/* So many chunks ahead of a walk are prefetched. */
+#define CHM_WALK_PREFETCH	6U
 
 /* Chunks between two chances to reschedule, at most; see chm_range(). */
 #define CHM_RANGE		1024U
@@ -528,6 +533,8 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->p = p;
 	t->ctx = ctx;
 	t->id = atomic_inc_return(&chm_tables);
+	/* Any but that of a later seal: see chm_ahead_good(). */
+	t->cookie = get_state_synchronize_rcu();
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
 					       chm_max_load(p), 100));
 	t->hard_entries = t->max_entries + chm_spare(t) / 2;
@@ -1429,8 +1436,10 @@ static void chm_seal(struct chm_table *t)
 	/*
 	 * O5: the cookie comes after the last DEAD store it covers.  Pairs
 	 * with the end of the sections of readers who saw FULL before it.
+	 * O14: and before the stores that reuse the slots.  Pairs with
+	 * chm_ahead_good().
 	 */
-	t->cookie = get_state_synchronize_rcu();
+	WRITE_ONCE(t->cookie, get_state_synchronize_rcu());
 	t->dead_gen ^= 1;
 	t->sweep = 0;
 }
@@ -1565,7 +1574,7 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 	 * O7: the cookie comes after the table was unpublished.  Pairs with the end
 	 * of the sections of readers who found it before.
 	 */
-	t->cookie = get_state_synchronize_rcu();
+	WRITE_ONCE(t->cookie, get_state_synchronize_rcu());
 	chm_append(&map->retired, t);
 	t->bytes = chm_bytes(t);
 	map->retired_bytes += t->bytes;
@@ -4938,11 +4947,17 @@ EXPORT_SYMBOL_GPL(chm_equal_string);
 /* === Iterate ============================================================= */
 
 /*
- * A walk visits home chunks in order and, of the pairs of one home, the one
- * with the least (hash, fingerprint) behind the last.  That order depends on
- * the keys and the seed alone, so the cursor is good in any table and after
- * any sleep; and a pair that is visible twice, while it is being replaced, has
- * one place in it.
+ * A walk visits home chunks in order and, of the pairs of one home, the ones with the
+ * least (hash, fingerprint) behind the last.  That order depends on the keys and the
+ * seed alone, so the cursor is good in any table and after any sleep; and a pair that
+ * is visible twice, while it is being replaced, has one place in it.
+ *
+ * The pairs of a home are looked for once.  The slots of the first of them are noted in
+ * order, and given one by one while they are as they were; else the walk looks again
+ * for what is behind the cursor.
+ *
+ * Fingerprints are for keys that are seen to have the same hash.  Where only one has
+ * it, the cursor stands behind all that do: others come later, and need not be seen.
  *
  * With another seed the order is another one.  Then the walk begins at the front of
  * it, and passes over the pairs that are in the prefix of an earlier order: it keeps
@@ -4976,6 +4991,8 @@ static int chm_compare(const struct chm_table *t, const struct chm_params *p,
 
 	if (hash != than->hash)
 		return hash < than->hash ? -1 : 1;
+	if (than->fingerprint == U64_MAX)
+		return -1;
 	fingerprint = chm_fingerprint(t, key, p);
 	if (fingerprint != than->fingerprint)
 		return fingerprint < than->fingerprint ? -1 : 1;
@@ -5027,16 +5044,13 @@ static bool chm_cursor_follow(struct chm_cursor *cursor,
 	return true;
 }
 
-/* Where the search for the next pair of a walk stands. */
+/* Where the search for the pairs of one home stands. */
 struct chm_scan {
-	u32			table;		/* which one; see @started */
-	bool			started;
-	bool			found;		/* @best was found in this section */
-	u32			home;		/* of the pairs that are looked for */
-	u32			distance;	/* chunks behind it seen so far */
-	unsigned long		common;		/* overflow bits they all have */
-	struct chm_prefix	best;		/* first of them behind the cursor */
-	const void		*pair;		/* if @found */
+	u32		table;		/* which one */
+	bool		started;
+	u32		distance;	/* chunks behind the home seen so far */
+	u32		section;	/* chunks to be seen in one section */
+	unsigned long	common;		/* overflow bits that all of them have */
 };
 
 /* The first bit from @bit on that is set, or @bits; readers have no lock. */
@@ -5079,13 +5093,27 @@ static u32 chm_next_occupied(const struct chm_table *t, u32 chunk)
 }
 
 /* Go on with the pairs of the first home from @home on that may have some. */
-static void chm_scan_from(struct chm_scan *s, const struct chm_table *t,
-			  u32 home)
+static void chm_scan_from(struct chm_scan *s, struct chm_ahead *a,
+			  const struct chm_table *t, u32 home)
 {
-	*s = (struct chm_scan) {
-		.table = t->id, .started = true, .common = CHM_OVERFLOW,
-		.home = chm_next_occupied(t, home),
-	};
+	s->table = t->id;
+	s->started = true;
+	s->distance = 0;
+	s->common = CHM_OVERFLOW;
+	/*
+	 * O14: acquire: first the cookie, then what is in the slots.  Pairs with
+	 * chm_seal(); see chm_ahead_good().
+	 */
+	a->cookie = smp_load_acquire(&t->cookie);
+	a->table = t->id;
+	a->home = chm_next_occupied(t, home);
+	a->n = 0;
+	a->next = 0;
+	a->sorted = false;
+	a->more = false;
+	prefetch(__chm_chunk(t, a->home + CHM_WALK_PREFETCH, t->p));
+	prefetch((void *)__chm_chunk(t, a->home + CHM_WALK_PREFETCH, t->p) +
+		 L1_CACHE_BYTES);
 }
 
 /* The pairs in @c with these overflow bits: their tags tell. */
@@ -5102,43 +5130,130 @@ static unsigned long chm_match_overflow(unsigned long mask, unsigned long ctrl,
 	return found;
 }
 
-/* Is the pair, of hash @hash, next: behind @after and before @s->best? */
-static bool chm_scan_pair(struct chm_scan *s, const struct chm_table *t,
-			  const struct chm_params *p, const void *pair,
-			  const struct chm_cursor *cursor)
+/* The pair in place @i of those ahead. */
+static void *chm_ahead_pair(const struct chm_ahead *a, const struct chm_table *t,
+			    u32 i)
 {
-	const struct chm_prefix *after = &cursor->at[0];
-	u64 hash = __chm_hash(t, pair, p);
+	const struct chm_chunk *c = __chm_chunk(t, a->pairs[i].chunk, t->p);
 
-	if (chm_home(hash, t->nr_chunks) != s->home)
-		return false;
-	if (after->started && chm_compare(t, p, hash, pair, after) <= 0)
-		return false;
-	/* A pair and its replacement: the first is as a lookup has it. */
-	if (s->best.started && chm_compare(t, p, hash, pair, &s->best) >= 0)
-		return false;
-	if (unlikely(cursor->orders > 1) && chm_visited(cursor, p, pair))
-		return false;
-	s->best = *after;
-	s->best.hash = hash;
-	s->best.fingerprint = chm_fingerprint(t, pair, p);
-	s->best.started = true;
-	s->found = true;
-	s->pair = pair;
-	return true;
+	return __chm_slot(t, c, a->pairs[i].slot, t->p);
+}
+
+/* Compare a pair with the one in place @i, and note if they tie. */
+static int chm_compare_ahead(struct chm_ahead *a, const struct chm_table *t,
+			     u64 hash, const void *pair, u32 i)
+{
+	u64 fingerprint, other;
+
+	if (likely(hash != a->pairs[i].hash))
+		return hash < a->pairs[i].hash ? -1 : 1;
+	a->pairs[i].tied = true;
+	fingerprint = chm_fingerprint(t, pair, t->p);
+	other = chm_fingerprint(t, chm_ahead_pair(a, t, i), t->p);
+	if (fingerprint != other)
+		return fingerprint < other ? -1 : 1;
+	return 0;
 }
 
 /*
- * Look at one more chunk for pairs of @s->home.  They are found as a lookup finds
+ * Where a pair of @hash belongs among the first @n, which are in order; -1: it is there
+ * already, as a pair and its replacement are.  The first is as a lookup has it.
+ */
+static int chm_ahead_place(struct chm_ahead *a, const struct chm_table *t, u64 hash,
+			   const void *pair, int n, bool *tied)
+{
+	for (; n; n--) {
+		int order = chm_compare_ahead(a, t, hash, pair, n - 1);
+
+		if (!order)
+			return -1;
+		*tied |= hash == a->pairs[n - 1].hash;
+		if (order > 0)
+			break;
+	}
+	return n;
+}
+
+/* As chm_ahead_place(), where any order will do. */
+static int chm_ahead_append(struct chm_ahead *a, const struct chm_table *t, u64 hash,
+			    const void *pair, bool *tied)
+{
+	u32 i;
+
+	for (i = 0; i < a->n; i++) {
+		if (likely(hash != a->pairs[i].hash))
+			continue;
+		*tied = true;
+		if (!chm_compare_ahead(a, t, hash, pair, i))
+			return -1;
+	}
+	return a->n;
+}
+
+/* Put them in order. */
+static void chm_ahead_sort(struct chm_ahead *a, const struct chm_table *t)
+{
+	u32 i, k;
+
+	for (i = 1; i < a->n; i++) {
+		typeof(a->pairs[0]) moved = a->pairs[i];
+		bool tied = false;
+
+		k = chm_ahead_place(a, t, moved.hash, chm_ahead_pair(a, t, i), i, &tied);
+		memmove(&a->pairs[k + 1], &a->pairs[k], (i - k) * sizeof(moved));
+		a->pairs[k] = moved;
+	}
+	a->sorted = true;
+}
+
+/* Note a pair that is behind the cursor, if it is one of the first. */
+static void chm_ahead_add(struct chm_ahead *a, const struct chm_table *t, u64 hash,
+			  const void *pair, u32 chunk, u32 slot)
+{
+	bool tied = false;
+	int i;
+
+	if (unlikely(a->n == CHM_AHEAD && !a->sorted))
+		chm_ahead_sort(a, t);
+	if (a->sorted)
+		i = chm_ahead_place(a, t, hash, pair, a->n, &tied);
+	else
+		i = chm_ahead_append(a, t, hash, pair, &tied);
+	if (i < 0)
+		return;
+	a->more |= a->n == CHM_AHEAD;
+	if (i == CHM_AHEAD)
+		return;
+	a->n = min(a->n + 1U, CHM_AHEAD);
+	memmove(&a->pairs[i + 1], &a->pairs[i], (a->n - 1 - i) * sizeof(a->pairs[0]));
+	a->pairs[i] = (typeof(a->pairs[0])) {
+		.hash = hash, .chunk = chunk, .slot = slot, .tied = tied,
+	};
+}
+
+/* Is the pair, of hash @hash, one of this home that the walk has not visited? */
+static bool chm_is_ahead(const struct chm_ahead *a, const struct chm_table *t, u64 hash,
+			 const void *pair, const struct chm_cursor *cursor)
+{
+	const struct chm_prefix *after = &cursor->at[0];
+
+	if (chm_home(hash, t->nr_chunks) != a->home)
+		return false;
+	if (after->started && chm_compare(t, t->p, hash, pair, after) <= 0)
+		return false;
+	return likely(cursor->orders <= 1) || !chm_visited(cursor, t->p, pair);
+}
+
+/*
+ * Look at one more chunk for pairs of @a->home.  They are found as a lookup finds
  * them, so that none is missed which is present meanwhile (G2).  Return: whether
  * there may be more further on.
  */
-static bool chm_scan_chunk(struct chm_scan *s, const struct chm_table *t,
-			   const struct chm_params *p,
-			   const struct chm_cursor *cursor)
+static bool chm_scan_chunk(struct chm_scan *s, struct chm_ahead *a,
+			   const struct chm_table *t, const struct chm_cursor *cursor)
 {
-	u32 chunk = chm_nth_chunk(s->home, s->distance, t->nr_chunks);
-	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
+	u32 chunk = chm_nth_chunk(a->home, s->distance, t->nr_chunks);
+	const struct chm_chunk *c = __chm_chunk(t, chunk, t->p);
 	/* O1, O2, O3: pairs with chm_set_ctrl(), as in chm_probe(). */
 	unsigned long ctrl = smp_load_acquire(&c->ctrl);
 	unsigned long mask = chm_match_full(ctrl);
@@ -5147,8 +5262,13 @@ static bool chm_scan_chunk(struct chm_scan *s, const struct chm_table *t,
 	/* Who is here and not at home has a bit in all chunks before. */
 	if (s->distance)
 		mask = chm_match_overflow(mask, ctrl, s->common);
-	chm_for_each_match(slot, mask)
-		chm_scan_pair(s, t, p, __chm_slot(t, c, slot, p), cursor);
+	chm_for_each_match(slot, mask) {
+		const void *pair = __chm_slot(t, c, slot, t->p);
+		u64 hash = __chm_hash(t, pair, t->p);
+
+		if (chm_is_ahead(a, t, hash, pair, cursor))
+			chm_ahead_add(a, t, hash, pair, chunk, slot);
+	}
 	s->common &= ctrl;
 	return ++s->distance < t->nr_chunks && s->common;
 }
@@ -5180,52 +5300,111 @@ static void chm_cursor_skip(const struct chm_table *t, struct chm_prefix *at,
 	at->started = true;
 }
 
-/*
- * Search up to @chunks of @t for the pair behind @cursor.  Return: whether @s->best
- * is that; if not, it takes more chunks, or the walk has ended.
- */
-static bool chm_scan(struct chm_scan *s, const struct chm_table *t,
-		     const struct chm_params *p, struct chm_cursor *cursor,
-		     u32 chunks)
+/* Is the slot in place @i, noted in an earlier section, as it was? */
+static bool chm_ahead_good(const struct chm_ahead *a, const struct chm_table *t, u32 i)
 {
+	const struct chm_chunk *c = __chm_chunk(t, a->pairs[i].chunk, t->p);
+	/*
+	 * O14: acquire: first the tag, then the cookie.  Pairs with chm_seal(): a
+	 * reused slot is FULL after its generation was sealed.  Without it the walk
+	 * could give the pair of another home, and pass over its own.
+	 */
+	unsigned long ctrl = smp_load_acquire(&c->ctrl);
+
+	return (chm_tag_at(ctrl, a->pairs[i].slot) & CHM_TAG_FULL) &&
+	       READ_ONCE(t->cookie) == a->cookie;
+}
+
+/* Does a scan go on where the last section has ended? */
+static bool chm_scan_resumes(struct chm_scan *s, const struct chm_ahead *a,
+			     const struct chm_table *t)
+{
+	u32 i;
+
 	if (!s->started || s->table != t->id)
-		chm_scan_from(s, t, chm_cursor_home(t, &cursor->at[0]));
-	s->found = false;
-	for (; chunks; chunks--) {
-		if (s->home == t->nr_chunks) {
-			cursor->ended = true;
-			return false;
-		}
-		if (chm_scan_chunk(s, t, p, cursor))
+		return false;
+	for (i = 0; i < a->n; i++) {
+		if (chm_ahead_good(a, t, i))
 			continue;
-		if (s->best.started)
-			return true;
-		chm_scan_from(s, t, s->home + 1);
+		/* Again, with fewer interruptions. */
+		s->section = min(s->section, U32_MAX / 2) * 2;
+		return false;
 	}
-	/* What was seen need not be seen again in another table. */
-	chm_cursor_skip(t, &cursor->at[0], s->home);
-	return false;
+	return true;
+}
+
+/* Where to look for what is behind @cursor: all of its home may have been given. */
+static u32 chm_next_home(const struct chm_ahead *a, const struct chm_table *t,
+			 const struct chm_cursor *cursor)
+{
+	if (a->table == t->id && a->n && a->next == a->n && !a->more)
+		return a->home + 1;
+	return chm_cursor_home(t, &cursor->at[0]);
 }
 
 /*
- * One read-side section of a walk: at most CHM_SECTION chunks.  The best pair is
- * copied out when it is found, since it may be gone in the next section.
+ * Look for the pairs of the next home that has some behind @cursor, in one section.
+ * Return: whether they are all noted, or as many as there is room for; if not, it takes
+ * more chunks, or the walk has ended.
  */
-static bool chm_walk_section(const struct chm_table *t,
-			     struct chm_cursor *cursor, struct chm_scan *s,
+static bool chm_scan(struct chm_scan *s, struct chm_ahead *a,
+		     const struct chm_table *t, struct chm_cursor *cursor)
+{
+	u32 chunks;
+
+	if (!chm_scan_resumes(s, a, t))
+		chm_scan_from(s, a, t, chm_next_home(a, t, cursor));
+	for (chunks = s->section; chunks; chunks--) {
+		if (a->home == t->nr_chunks) {
+			cursor->ended = true;
+			return false;
+		}
+		if (chm_scan_chunk(s, a, t, cursor))
+			continue;
+		if (a->n) {
+			s->started = false;
+			return true;
+		}
+		chm_scan_from(s, a, t, a->home + 1);
+	}
+	/* What was seen need not be seen again in another table. */
+	chm_cursor_skip(t, &cursor->at[0], a->home);
+	return false;
+}
+
+/* Have the cursor stand behind the pair that is ahead. */
+static void chm_cursor_pass(struct chm_cursor *cursor, struct chm_ahead *a,
+			    const struct chm_table *t, const void *pair)
+{
+	struct chm_prefix *at = &cursor->at[0];
+	u32 i = a->next++;
+
+	at->hash = a->pairs[i].hash;
+	at->fingerprint = a->pairs[i].tied ? chm_fingerprint(t, pair, t->p) : U64_MAX;
+	at->started = true;
+}
+
+/* One read-side section of a walk.  Return: whether there was a pair. */
+static bool chm_walk_section(const struct chm_table *t, struct chm_cursor *cursor,
+			     struct chm_ahead *a, struct chm_scan *s,
 			     void *key, void *value)
 {
 	const struct chm_params *p = t->p;
-	bool done = chm_scan(s, t, p, cursor, CHM_SECTION);
+	const void *pair;
 
-	if (s->found && key)
-		memcpy(key, s->pair, p->key_size);
-	if (s->found && value)
-		__chm_copy_value(t, value, s->pair + t->value_offset, p);
-	if (!done)
-		return false;
-	cursor->at[0] = s->best;
-	s->started = false;
+	if (s->started || a->next == a->n || a->table != t->id ||
+	    !chm_ahead_good(a, t, a->next)) {
+		if (!chm_scan(s, a, t, cursor))
+			return false;
+		if (!a->sorted)
+			chm_ahead_sort(a, t);
+	}
+	pair = chm_ahead_pair(a, t, a->next);
+	if (key)
+		chm_copy_bytes(key, pair, p->key_size);
+	if (value)
+		__chm_copy_value(t, value, pair + t->value_offset, p);
+	chm_cursor_pass(cursor, a, t, pair);
 	return true;
 }
 
@@ -5237,7 +5416,7 @@ EXPORT_SYMBOL_GPL(chm_iter_init);
 
 /* As chm_walk_section(), in the table that @map has now. */
 static bool chm_walk(const struct chm *map, struct chm_cursor *cursor,
-		     struct chm_scan *s, void *key, void *value)
+		     struct chm_ahead *a, struct chm_scan *s, void *key, void *value)
 {
 	const struct chm_table *t;
 	bool found = false;
@@ -5250,7 +5429,7 @@ static bool chm_walk(const struct chm *map, struct chm_cursor *cursor,
 		cursor->ended = true;
 		cursor->stale = true;
 	} else {
-		found = chm_walk_section(t, cursor, s, key, value);
+		found = chm_walk_section(t, cursor, a, s, key, value);
 	}
 	rcu_read_unlock();
 	return found;
@@ -5258,29 +5437,60 @@ static bool chm_walk(const struct chm *map, struct chm_cursor *cursor,
 
 bool chm_iter_next(struct chm_iter *it, void *key, void *value)
 {
-	struct chm_scan s = { };
+	struct chm_scan s = { .section = CHM_SECTION };
 	bool found = false;
 
 	while (!found && !it->cursor.ended)
-		found = chm_walk(it->map, &it->cursor, &s, key, value);
+		found = chm_walk(it->map, &it->cursor, &it->ahead, &s, key, value);
 	return found;
 }
 EXPORT_SYMBOL_GPL(chm_iter_next);
 
+/* The pair that is next, if it is still there: where it is by now. */
+static const void *chm_pos_pair(const struct chm_ahead *a, const struct chm_table *t)
+{
+	const void *pair = chm_ahead_pair(a, t, a->next), *value;
+	const struct chm_chunk *c = __chm_chunk(t, a->pairs[a->next].chunk, t->p);
+	/* O1, O2, O3: pairs with chm_set_ctrl(), as in chm_probe(). */
+	unsigned long ctrl = smp_load_acquire(&c->ctrl);
+
+	if (likely(chm_tag_at(ctrl, a->pairs[a->next].slot) & CHM_TAG_FULL))
+		return pair;
+	value = __chm_lookup_hashed(t, pair, a->pairs[a->next].hash, t->p);
+	return value ? value - t->value_offset : NULL;
+}
+
+static bool chm_pos_scan(struct chm_pos *pos)
+{
+	struct chm_scan s = { .section = U32_MAX };
+
+	while (pos->tbl && !pos->cursor.ended) {
+		if (chm_scan(&s, &pos->ahead, pos->tbl, &pos->cursor))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The reader keeps all slots from being reused, so that those of a home may come in any
+ * order, unless there are more.
+ */
 bool chm_pos_next(struct chm_pos *pos)
 {
 	const struct chm_table *t = pos->tbl;
-	struct chm_scan s = { };
+	struct chm_ahead *a = &pos->ahead;
 
-	while (t && !pos->cursor.ended) {
-		if (!chm_scan(&s, t, t->p, &pos->cursor, U32_MAX))
-			continue;
-		pos->cursor.at[0] = s.best;
-		pos->key = s.pair;
-		pos->value = s.pair + t->value_offset;
-		return true;
-	}
-	return false;
+	do {
+		if (a->next == a->n && !chm_pos_scan(pos))
+			return false;
+		pos->key = chm_pos_pair(a, t);
+		if (a->more)
+			chm_cursor_pass(&pos->cursor, a, t, chm_ahead_pair(a, t, a->next));
+		else
+			a->next++;
+	} while (!pos->key);
+	pos->value = pos->key + t->value_offset;
+	return true;
 }
 EXPORT_SYMBOL_GPL(chm_pos_next);
 
@@ -6282,6 +6492,7 @@ CHM_DEFINE_FILE(chm_lookup);
 struct chm_listing {
 	struct chm		*map;
 	struct chm_cursor	cursor;
+	struct chm_ahead	ahead;
 	struct chm_scan		scan;
 	bool			full;		/* the pair is to be shown */
 	u8			pair[] __aligned(CHM_SLOT_ALIGN);
@@ -6290,8 +6501,10 @@ struct chm_listing {
 /* One read-side section of the walk.  Return: 0, or -ESTALE. */
 static int chm_entries_copy(struct chm_listing *l)
 {
-	l->full = chm_walk(l->map, &l->cursor, &l->scan, l->pair,
+	l->full = chm_walk(l->map, &l->cursor, &l->ahead, &l->scan, l->pair,
 			   l->pair + chm_value_offset(l->map->p));
+	if (l->full)
+		l->scan.section = CHM_SECTION;
 	return l->cursor.stale ? -ESTALE : 0;
 }
 
@@ -6315,7 +6528,8 @@ static void *chm_entries_start(struct seq_file *m, loff_t *pos)
 
 	if (!*pos) {
 		l->cursor = (struct chm_cursor) { };
-		l->scan = (struct chm_scan) { };
+		l->ahead = (struct chm_ahead) { };
+		l->scan = (struct chm_scan) { .section = CHM_SECTION };
 		l->full = false;
 	}
 	return chm_entries_step(l);

@@ -1442,6 +1442,26 @@ struct chm_cursor {
 	bool			stale;		/* too many seeds: ended early */
 };
 
+/* Pairs of one home that a walk looks ahead at. */
+#define CHM_AHEAD	8U
+
+/* The first of them behind the cursor; good while no slot is reused. */
+struct chm_ahead {
+	struct {
+		u64	hash;
+		u32	chunk;
+		u8	slot;
+		bool	tied;		/* another pair has this hash */
+	} pairs[CHM_AHEAD];
+	unsigned long	cookie;		/* of the table, when they were found */
+	u32		table;		/* which one */
+	u32		home;
+	u8		n;
+	u8		next;		/* of these, to be given */
+	bool		sorted;
+	bool		more;		/* of this home, behind these */
+};
+
 /**
  * struct chm_iter - A walk over a map, see chm_iter_init().
  *
@@ -1452,6 +1472,7 @@ struct chm_iter {
 	/* private: use the functions below. */
 	struct chm		*map;
 	struct chm_cursor	cursor;
+	struct chm_ahead	ahead;
 };
 
 /**
@@ -1470,7 +1491,8 @@ struct chm_iter {
  *
  * In maps with a custom @equal this holds for keys that are replaced by equal ones
  * with other bytes as well, if @hash depends on its seed, as jhash() does.  With a
- * hash that does not, such a key may come twice.
+ * hash that does not, such a key may come twice, or not at all.  Keys that are not
+ * equal must not have equal hashes under every seed: only one of them would come.
  *
  * Context: Any.
  */
@@ -1482,7 +1504,8 @@ void chm_iter_init(struct chm_iter *it, struct chm *map);
  * @key: Receives @key_size bytes; NULL: not wanted.  Undefined at the end.
  * @value: Receives @value_size bytes; NULL: not wanted.  Undefined at the end.
  *
- * Is in an RCU reader for no more than 64 chunks at a time.
+ * Is in an RCU reader for no more than 64 chunks at a time; for more, up to twice a
+ * probe path, if removals have disturbed it there.
  *
  * Context: Any; between calls the caller may sleep and change the map.
  * Return: Whether there was a pair; false from then on.
@@ -1508,6 +1531,7 @@ struct chm_pos {
 	/* private: use chm_for_each_rcu(). */
 	const struct chm_table	*tbl;
 	struct chm_cursor	cursor;
+	struct chm_ahead	ahead;
 	const void		*key;
 	const void		*value;
 };

@@ -3932,6 +3932,90 @@ static void chm_hash_long_run_is_walked(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, seen, LONG_RUN_KEYS);
 }
 
+static void expect_next(struct kunit *test, struct chm_iter *it, u64 key)
+{
+	u64 got;
+
+	KUNIT_ASSERT_TRUE(test, chm_iter_next(it, &got, NULL));
+	KUNIT_EXPECT_EQ(test, got, key);
+}
+
+/* A walk has seen the pairs of a home: what became of them since counts. */
+static void chm_hash_home_changes_under_walk(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64),
+		.value_size = sizeof(u64),
+		.hash = hash_one_home,	/* in the order of keys */
+	};
+	struct chm *map = test_map(test, &p);
+	struct long_reader *r;
+	struct chm_iter it;
+	u64 key, value = 7;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100, GFP_KERNEL), 0);
+	for (key = 10; key <= 60; key += 10)
+		KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
+	/* The generation of the first to go is sealed; the others join the other one. */
+	r = test_reader(test);
+	KUNIT_ASSERT_EQ(test, insert_key(map, 70), 0);
+	KUNIT_ASSERT_EQ(test, remove_key(map, 70), 0);
+	chm_iter_init(&it, map);
+	expect_next(test, &it, 10);
+	KUNIT_ASSERT_EQ(test, remove_key(map, 20), 0);
+	key = 30;
+	KUNIT_ASSERT_EQ(test, chm_replace(map, &key, &value, GFP_KERNEL), 0);
+	expect_next(test, &it, 30);
+	expect_next(test, &it, 40);
+	stop_reader(test, r);
+	/* The slots of 20, 30 and 60 get pairs that are behind the walk. */
+	KUNIT_ASSERT_EQ(test, remove_key(map, 60), 0);
+	KUNIT_ASSERT_TRUE(test, wait_dead(map));
+	for (key = 1; key <= 3; key++)
+		KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
+	KUNIT_ASSERT_EQ(test, insert_key(map, 45), 0);
+	expect_next(test, &it, 45);
+	expect_next(test, &it, 50);
+	KUNIT_EXPECT_FALSE(test, chm_iter_next(&it, &key, NULL));
+	KUNIT_EXPECT_EQ(test, stats_of(map).rehashes, 0);
+	expect_sound(test, map);
+}
+
+/* Visit six pairs of a home; at the first one all others are removed, or replaced. */
+static u32 visit_while_changing(struct kunit *test, bool replace)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.hash = hash_one_home,
+	};
+	struct chm *map = test_map(test, &p);
+	const u64 *key, *value;
+	struct chm_pos pos;
+	u32 visits = 0;
+	u64 i, new = 7;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 6), 0);
+	rcu_read_lock();
+	chm_for_each_rcu(map, pos, key, value) {
+		for (i = 0; !visits && i < 6; i++) {
+			if (i != *key && replace)
+				WARN_ON(chm_replace(map, &i, &new, GFP_ATOMIC));
+			else if (i != *key)
+				WARN_ON(chm_remove(map, &i));
+		}
+		visits += !visits || !replace || *value == new;
+	}
+	rcu_read_unlock();
+	return visits;
+}
+
+static void chm_hash_home_changes_under_visit(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, visit_while_changing(test, false), 1);
+	KUNIT_EXPECT_EQ(test, visit_while_changing(test, true), 6);
+}
+
 static u64 hash_of_32_bits(const void *key, u64 seed)
 {
 	return jhash(key, sizeof(u64), seed);
@@ -4281,6 +4365,8 @@ static struct kunit_case chm_hash_cases[] = {
 	KUNIT_CASE(chm_hash_replace_never_goes_back),
 	KUNIT_CASE_PARAM(chm_hash_collisions_walked, hash_gen_params),
 	KUNIT_CASE(chm_hash_long_run_is_walked),
+	KUNIT_CASE(chm_hash_home_changes_under_walk),
+	KUNIT_CASE(chm_hash_home_changes_under_visit),
 	KUNIT_CASE_PARAM(chm_hash_of_half_the_bits, good_hash_gen_params),
 	KUNIT_CASE_PARAM(chm_hash_copied_by_a_walk, good_hash_gen_params),
 	KUNIT_CASE(chm_hash_custom_equal),
