@@ -2294,6 +2294,7 @@ static void chm_swap_tables(struct chm *map)
 	map->phase = CHM_IDLE;
 	fresh->migrated_ns = ktime_get_ns() - fresh->migrated_ns;
 	fresh->roomy |= old->roomy && old->nr_chunks == fresh->nr_chunks;
+	fresh->waited = old->waited;
 	/* With the seed that it had before, paths go on to be long. */
 	if (fresh->fresh)
 		fresh->far = old->far;
@@ -2711,6 +2712,7 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 	chm_seed_table(map, fresh);
 	map->phase = CHM_IDLE;
 	map->clone_failed = false;
+	map->seed_failed = false;
 	if (!t) {
 		chm_publish(map, fresh);
 		return 0;
@@ -2827,12 +2829,41 @@ static bool chm_has_moved(struct chm *map, u32 id, u32 version, u8 phase,
 
 static void chm_turns_of_writer(struct chm *map);
 static enum chm_turn chm_merge_hold(struct chm *map);
+static enum chm_turn chm_turn_sweep(struct chm *map, bool worker);
+
+static bool chm_can_sweep(struct chm *map)
+{
+	struct chm_table *t;
+	unsigned long flags;
+	bool can;
+
+	chm_lock(map, flags);
+	t = chm_table(map);
+	can = t && !map->p->drop && chm_may_sweep(map, t);
+	chm_unlock(map, flags);
+	return can;
+}
+
+/*
+ * Make all DEAD slots EMPTY that no reader looks at any more, without waiting for the
+ * worker.  Return: whether there were any that a writer may sweep.
+ */
+static bool chm_sweep_now(struct chm *map)
+{
+	bool swept = false;
+
+	while (chm_can_sweep(map)) {
+		chm_turn_sweep(map, false);
+		swept = true;
+	}
+	return swept;
+}
 
 /* Wait for a grace period, and a moment for what the worker does after it. */
 static void chm_await(struct chm *map)
 {
 	unsigned long flags, retired_bytes;
-	const struct chm_table *t;
+	struct chm_table *t;
 	u32 id, version;
 	u8 phase;
 
@@ -2842,11 +2873,15 @@ static void chm_await(struct chm *map)
 	version = t ? t->version : 0;
 	phase = map->phase;
 	retired_bytes = map->retired_bytes;
+	if (t)
+		t->waited = true;
 	chm_unlock(map, flags);
+	/* Then the other generation is sealed, too, and this wait will do for it. */
+	chm_sweep_now(map);
 	chm_wait_for_readers(map);
 	if (map->p->reclaim == CHM_SYNC)
 		chm_turns_of_writer(map);
-	else
+	else if (!chm_sweep_now(map))
 		wait_var_event_timeout(map, chm_has_moved(map, id, version, phase,
 							  retired_bytes),
 				       HZ / 10 + 1);
@@ -3254,7 +3289,7 @@ static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 /* What is to be allocated for; @tidy: not because of a writer. */
 static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 {
-	const struct chm_table *t = chm_table(map);
+	struct chm_table *t = chm_table(map);
 	u64 chunks;
 
 	*again = CHM_DONE;
@@ -3269,6 +3304,11 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 		chunks = chm_chunks_tidy(map, t);
 	if (!chunks)
 		return 0;
+	/* Nor, for a second, one that writers had to wait in: they need it all. */
+	if (*tidy && t->waited) {
+		t->waited = false;
+		chm_put_off(map, 1);
+	}
 	*again = CHM_LATER;
 	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
 		return 0;
@@ -4249,7 +4289,8 @@ static u64 chm_chunks_reseeded(struct chm *map, u32 *old_chunks, bool now)
 
 	chm_lock(map, flags);
 	t = chm_table(map);
-	if (map->seeding && map->phase <= CHM_WANTED && t && !chm_is_put_off(map)) {
+	if (map->seeding && map->phase <= CHM_WANTED && t &&
+	    !(map->seed_failed && chm_is_put_off(map))) {
 		*old_chunks = t->nr_chunks;
 		chunks = chm_chunks_same(map, t);
 		if (now && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
@@ -4266,8 +4307,9 @@ static void chm_await_budget(struct chm *map)
 
 	if (map->p->reclaim == CHM_SYNC || !chm_chunks_reseeded(map, &old_chunks, false))
 		return;
-	wait_var_event_timeout(map, chm_chunks_reseeded(map, &old_chunks, true) ||
-				    !chm_chunks_reseeded(map, &old_chunks, false),
+	wait_var_event_timeout(map,
+			       chm_chunks_reseeded(map, &old_chunks, true) ||
+			       !chm_chunks_reseeded(map, &old_chunks, false),
 			       HZ / 10 + 1);
 }
 
@@ -4291,6 +4333,7 @@ static noinline void chm_reseed_now(struct chm *map, gfp_t gfp)
 		return;
 	}
 	chm_lock(map, flags);
+	map->seed_failed = true;
 	chm_put_off(map, 1);
 	chm_unlock(map, flags);
 }

@@ -257,6 +257,7 @@ struct chm {
 	u8			dying:1;	/* chm_destroy() is at work */
 	u8			hash_told:1;	/* that it is bad */
 	u8			clone_failed:1;	/* in the last migration */
+	u8			seed_failed:1;	/* no memory for a fresh one */
 	u8			claims;		/* to it: reserve and shrink */
 	u32			cursor;		/* chunks of tbl copied so far */
 	u32			tidy_from;	/* seconds; no tidying before */
@@ -311,6 +312,7 @@ struct chm_table {
 	u8			roomy:1;	/* large because of DEAD slots */
 	u8			strayed:1;	/* a pair was put far from home */
 	u8			far_gone:1;	/* so far that this must end */
+	u8			waited:1;	/* a writer has, for room */
 	u16			pins_0;		/* takers of cells that joined 0 */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;

@@ -4103,6 +4103,8 @@ static void chm_barrier_waits_for_the_worker(struct kunit *test)
 	WRITE_ONCE(has_left, false);
 	kunit_activate_static_stub(test, chm_table_free, linger);
 	chm_clear(map);
+	/* The worker, which may be another thread the next time, has all to free it. */
+	synchronize_rcu();
 	unplug_worker(test, plug);
 	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&lingering, 60 * HZ), 0);
 	chm_destroy_async(map);
