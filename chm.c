@@ -7133,6 +7133,7 @@ void chm_destroy_async(struct chm *map)
 {
 	struct chm_table *all, *t;
 	unsigned long flags;
+	bool first;
 
 	if (chm_check_call(map, map->debugfs))
 		return;
@@ -7144,13 +7145,16 @@ void chm_destroy_async(struct chm *map)
 	if (!all)
 		return;
 	spin_lock_irqsave(&chm_worker.lock, flags);
+	/* Else the worker is at others, or waits for a grace period. */
+	first = !chm_worker.orphans;
 	while ((t = chm_oldest(all))) {
 		chm_remove_oldest(&all);
 		t->seq = ++chm_worker.seq;
 		chm_append(&chm_worker.orphans, t);
 	}
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
-	chm_wake_worker(irqs_disabled());
+	if (first)
+		chm_wake_worker(irqs_disabled());
 }
 EXPORT_SYMBOL_GPL(chm_destroy_async);
 
