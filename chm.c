@@ -3238,7 +3238,9 @@ static void chm_defend(struct chm *map, struct chm_table *t, u32 due)
 	u32 since = t->fresh + t->writes;
 	bool again = map->reseeds && since <= map->entries / 4 + 256;
 
-	if (due <= chm_probe_limit(map, t) || map->hash_is_bad || map->seeding)
+	/* Beyond its maximum load a table waits for a larger one, and paths are long. */
+	if (map->entries > t->max_entries || due <= chm_probe_limit(map, t) ||
+	    map->hash_is_bad || map->seeding)
 		return;
 	t->far += min(due, U32_MAX - t->far);
 	if (t->far < t->far_enough || map->phase > CHM_WANTED)
