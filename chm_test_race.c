@@ -806,13 +806,23 @@ static void race_step_resize(struct race_worker *w)
 	w->rounds++;
 }
 
+static void race_note_displaced(struct race *r, unsigned long displaced)
+{
+	if (displaced > READ_ONCE(r->displaced))
+		WRITE_ONCE(r->displaced, displaced);
+}
+
+/* The map is empty for most of the time: it is seldom sampled when it is full. */
 static void race_step_clear_fill(struct race_worker *w)
 {
 	struct race *r = w->r;
+	struct chm_stats s;
 	u32 i;
 
 	for (i = 0; i < r->spec->keys && !race_over(r); i++)
 		race_write(w, &r->keys[i], RACE_UPSERT);
+	chm_stats(&r->map, &s);
+	race_note_displaced(r, s.displaced);
 	for (i = 0; i < r->spec->keys; i++)
 		WRITE_ONCE(r->keys[i].seq, r->keys[i].seq + 1);
 	/* Before the map changes; pairs with race_settled(). */
@@ -1009,7 +1019,7 @@ static bool race_enough(const struct race *r)
 	       (!(must & RACE_SHRINKS) || s->shrinks) &&
 	       (!(must & RACE_MIGRATES) ||
 		s->grows + s->shrinks + s->rehashes > 5) &&
-	       (!(must & RACE_DISPLACES) || r->displaced);
+	       (!(must & RACE_DISPLACES) || READ_ONCE(r->displaced));
 }
 
 /*
@@ -1033,7 +1043,7 @@ static void race_wait(struct race *r)
 	       time_before(jiffies, start + race_end(r))) {
 		msleep(20);
 		chm_stats(&r->map, &r->stats);
-		r->displaced = max(r->displaced, r->stats.displaced);
+		race_note_displaced(r, r->stats.displaced);
 	}
 }
 
