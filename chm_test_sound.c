@@ -336,9 +336,9 @@ static atomic_long_t *find_frozen(struct chm *map, const char *key)
  */
 static void count_dawdle(void)
 {
-	u64 start = ktime_get_mono_fast_ns();
+	u64 start = ktime_get_ns();
 
-	while (ktime_get_mono_fast_ns() - start < 100 * NSEC_PER_USEC)
+	while (ktime_get_ns() - start < 100 * NSEC_PER_USEC)
 		barrier();
 }
 
