@@ -3741,8 +3741,10 @@ static void chm_calls_agree_with_model(struct kunit *test)
 		model_call(m);
 		model_check(m);
 	}
+	/* Clones put off for a second what was given up. */
 	if (m->spec->restless && !m->spec->clone_fails)
-		KUNIT_EXPECT_GT(test, m->midway, m->calls / 200);
+		KUNIT_EXPECT_GT(test, m->midway, m->calls /
+				(m->spec->class == CHM_CLONE ? 200 : 50));
 	model_end(m);
 }
 
