@@ -4776,8 +4776,7 @@ static bool chm_try_clear(struct chm *map, struct chm_table *fresh)
 	struct chm_table *t = chm_table(map);
 
 	if (!t || (promised && !fresh) ||
-	    (fresh && fresh->max_entries < map->reserved) ||
-	    chm_retired_by_far(map, t))
+	    (fresh && fresh->max_entries < map->reserved))
 		return !t;
 	chm_abort(map);
 	chm_add_entries(map, -map->entries);
@@ -4798,15 +4797,18 @@ static gfp_t chm_clear_gfp(void)
 	return GFP_NOIO | __GFP_NORETRY;
 }
 
-void chm_clear(struct chm *map)
+/* Leave the table behind, unless too many wait for their readers.  Return: done? */
+static bool chm_clear_at_once(struct chm *map)
 {
 	struct chm_table *fresh = NULL;
 	unsigned long flags;
-	bool done;
+	bool done, crowd;
 
-	if (chm_check_call(map, false))
-		return;
-	chm_enter(map);
+	chm_lock(map, flags);
+	crowd = chm_table(map) && chm_retired_by_far(map, chm_table(map));
+	chm_unlock(map, flags);
+	if (crowd)
+		return false;
 	if (READ_ONCE(map->reserved) || map->p->min_entries)
 		fresh = chm_table_build(map->p, map->ctx, chm_chunks_needed(map, 0),
 					0, chm_clear_gfp());
@@ -4819,7 +4821,15 @@ void chm_clear(struct chm *map)
 	chm_unlock(map, flags);
 	if (fresh)
 		chm_table_free(fresh);
-	if (!done)
+	return done;
+}
+
+void chm_clear(struct chm *map)
+{
+	if (chm_check_call(map, false))
+		return;
+	chm_enter(map);
+	if (!chm_clear_at_once(map))
 		chm_clear_slowly(map);
 	chm_leave(map);
 }
@@ -5459,22 +5469,22 @@ void chm_iter_init(struct chm_iter *it, struct chm *map)
 }
 EXPORT_SYMBOL_GPL(chm_iter_init);
 
-/* As chm_walk_section(), in the table that @map has now. */
-static bool chm_walk(const struct chm *map, struct chm_cursor *cursor,
-		     struct chm_ahead *a, struct chm_scan *s, void *key, void *value)
+/* As chm_walk_section(), in the table that the map has now. */
+static bool chm_walk(struct chm_iter *it, struct chm_scan *s, void *key, void *value)
 {
+	struct chm_cursor *cursor = &it->cursor;
 	const struct chm_table *t;
 	bool found = false;
 
 	rcu_read_lock();
-	t = __chm_table_rcu(map);
+	t = __chm_table_rcu(it->map);
 	if (!t) {
 		cursor->ended = true;
 	} else if (!chm_cursor_follow(cursor, t)) {
 		cursor->ended = true;
 		cursor->stale = true;
 	} else {
-		found = chm_walk_section(t, cursor, a, s, key, value);
+		found = chm_walk_section(t, cursor, &it->ahead, s, key, value);
 	}
 	rcu_read_unlock();
 	return found;
@@ -5486,7 +5496,7 @@ bool chm_iter_next(struct chm_iter *it, void *key, void *value)
 	bool found = false;
 
 	while (!found && !it->cursor.ended)
-		found = chm_walk(it->map, &it->cursor, &it->ahead, &s, key, value);
+		found = chm_walk(it, &s, key, value);
 	return found;
 }
 EXPORT_SYMBOL_GPL(chm_iter_next);
@@ -6533,11 +6543,9 @@ CHM_DEFINE_FILE(chm_lookup);
 
 /* --- All pairs --- */
 
-/* An open file that lists a map: a walk, as struct chm_iter is. */
+/* An open file that lists a map. */
 struct chm_listing {
-	struct chm		*map;
-	struct chm_cursor	cursor;
-	struct chm_ahead	ahead;
+	struct chm_iter		it;
 	struct chm_scan		scan;
 	bool			full;		/* the pair is to be shown */
 	u8			pair[] __aligned(CHM_SLOT_ALIGN);
@@ -6546,16 +6554,16 @@ struct chm_listing {
 /* One read-side section of the walk.  Return: 0, or -ESTALE. */
 static int chm_entries_copy(struct chm_listing *l)
 {
-	l->full = chm_walk(l->map, &l->cursor, &l->ahead, &l->scan, l->pair,
-			   l->pair + chm_value_offset(l->map->p));
+	l->full = chm_walk(&l->it, &l->scan, l->pair,
+			   l->pair + chm_value_offset(l->it.map->p));
 	if (l->full)
 		l->scan.section = CHM_SECTION;
-	return l->cursor.stale ? -ESTALE : 0;
+	return l->it.cursor.stale ? -ESTALE : 0;
 }
 
 static void *chm_entries_step(struct chm_listing *l)
 {
-	while (!l->full && !l->cursor.ended) {
+	while (!l->full && !l->it.cursor.ended) {
 		int ret = chm_entries_copy(l);
 
 		if (!ret && fatal_signal_pending(current))
@@ -6572,8 +6580,7 @@ static void *chm_entries_start(struct seq_file *m, loff_t *pos)
 	struct chm_listing *l = m->private;
 
 	if (!*pos) {
-		l->cursor = (struct chm_cursor) { };
-		l->ahead = (struct chm_ahead) { };
+		chm_iter_init(&l->it, l->it.map);
 		l->scan = (struct chm_scan) { .section = CHM_SECTION };
 		l->full = false;
 	}
@@ -6597,7 +6604,7 @@ static int chm_entries_show(struct seq_file *m, void *v)
 {
 	struct chm_listing *l = m->private;
 
-	chm_show_pair(m, l->map->p, l->pair);
+	chm_show_pair(m, l->it.map->p, l->pair);
 	return 0;
 }
 
@@ -6617,7 +6624,7 @@ static int chm_entries_open(struct inode *inode, struct file *file)
 	l = kvzalloc_flex(*l, pair, chm_slot_size(d->map->p), GFP_KERNEL);
 	if (!l)
 		return -ENOMEM;
-	l->map = d->map;
+	l->it.map = d->map;
 	ret = seq_open(file, &chm_entries_sops);
 	if (ret)
 		kvfree(l);
