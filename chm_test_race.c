@@ -2030,15 +2030,16 @@ static u64 stage_key(const struct stage *s, u32 site, u32 i)
 /* Close in on the moment at which the pair is published. */
 static void stage_aim(struct stage *s, bool too_late)
 {
-	s32 most = STAGE_WAIT / 4;
+	s32 most = STAGE_WAIT / 4, run_up;
 
 	if (too_late != s->too_late)
 		s->step = STAGE_NS;
 	else
 		s->step = min(2 * s->step, 256 * STAGE_NS);
 	s->too_late = too_late;
-	s->run_up += too_late ? s->step : -s->step;
-	s->run_up = clamp(s->run_up, -most, most);
+	run_up = s->run_up + (too_late ? s->step : -s->step);
+	/* The writer reads it, in a round whose lookup it gave up waiting for. */
+	WRITE_ONCE(s->run_up, clamp(run_up, -most, most));
 }
 
 static void stage_read(struct stage *s)
@@ -2106,12 +2107,16 @@ static void stage_begin(struct stage *s, u64 key)
 /* What comes next is what the interrupt shall hit. */
 static void stage_go(struct stage *s)
 {
+	s32 run_up;
+
 	if (s->stepwise) {
 		s->watched = true;
 		return;
 	}
+	/* Before the reader goes on: it aims anew when its lookup is over. */
+	run_up = READ_ONCE(s->run_up);
 	WRITE_ONCE(s->go, true);
-	stage_run_up(s->run_up);
+	stage_run_up(run_up);
 	WRITE_ONCE(s->progress, STAGE_WITHIN);
 }
 
