@@ -533,8 +533,11 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->p = p;
 	t->ctx = ctx;
 	t->id = atomic_inc_return(&chm_tables);
-	/* Any but that of a later seal: see chm_ahead_good(). */
-	t->cookie = get_state_synchronize_rcu();
+	/*
+	 * O14: no seal has this one.  Pairs with chm_ahead_good(): without it the walk
+	 * would not notice that the slots of the first generation were reused.
+	 */
+	t->cookie = get_completed_synchronize_rcu();
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
 					       chm_max_load(p), 100));
 	t->hard_entries = t->max_entries + chm_spare(t) / 2;

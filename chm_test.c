@@ -3981,6 +3981,40 @@ static void chm_hash_home_changes_under_walk(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/*
+ * The table has no sealed generation yet, and no grace period began since it was built:
+ * the first cookie of a generation must be another one than the table began with.
+ */
+static void chm_hash_first_seal_under_walk(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64),
+		.value_size = sizeof(u64),
+		.hash = hash_one_home,	/* in the order of keys */
+	};
+	struct chm_iter it;
+	struct chm *map;
+	u64 key;
+	u32 i;
+
+	for (i = 0; i < 10; i++) {
+		map = test_map(test, &p);
+		KUNIT_ASSERT_EQ(test, chm_reserve(map, 100, GFP_KERNEL), 0);
+		for (key = 10; key <= 40; key += 10)
+			KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
+		chm_iter_init(&it, map);
+		expect_next(test, &it, 10);
+		KUNIT_ASSERT_EQ(test, remove_key(map, 20), 0);
+		KUNIT_ASSERT_TRUE(test, wait_dead(map));
+		/* Behind the walk, and in the slot that 20 had. */
+		KUNIT_ASSERT_EQ(test, insert_key(map, 1), 0);
+		expect_next(test, &it, 30);
+		expect_next(test, &it, 40);
+		KUNIT_EXPECT_FALSE(test, chm_iter_next(&it, &key, NULL));
+		destroy_now(test, map);
+	}
+}
+
 /* Visit six pairs of a home; at the first one all others are removed, or replaced. */
 static u32 visit_while_changing(struct kunit *test, bool replace)
 {
@@ -4366,6 +4400,7 @@ static struct kunit_case chm_hash_cases[] = {
 	KUNIT_CASE_PARAM(chm_hash_collisions_walked, hash_gen_params),
 	KUNIT_CASE(chm_hash_long_run_is_walked),
 	KUNIT_CASE(chm_hash_home_changes_under_walk),
+	KUNIT_CASE(chm_hash_first_seal_under_walk),
 	KUNIT_CASE(chm_hash_home_changes_under_visit),
 	KUNIT_CASE_PARAM(chm_hash_of_half_the_bits, good_hash_gen_params),
 	KUNIT_CASE_PARAM(chm_hash_copied_by_a_walk, good_hash_gen_params),
