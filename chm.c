@@ -1431,18 +1431,42 @@ static void chm_call_worker(struct chm *map)
 	map->kick = !map->dying;
 }
 
+/* One more DEAD slot joins the open generation of @t. */
+static void chm_count_dead(struct chm_table *t, unsigned long n)
+{
+	t->dead[t->dead_gen] += n;
+	t->awaited = false;
+}
+
+/*
+ * A writer is about to wait for a grace period: that will do for the open generation,
+ * too, unless another slot joins it meanwhile.
+ */
+static void chm_note_wait(struct chm_table *t)
+{
+	/* O5: after the last DEAD store that it covers; see chm_seal(). */
+	t->awaited_cookie = get_state_synchronize_rcu();
+	t->awaited = true;
+}
+
 /* Let the sealed generation, which is empty, be the other one. */
 static void chm_seal(struct chm_table *t)
 {
+	unsigned long cookie;
+
 	if (!t->dead[t->dead_gen] || t->dead[!t->dead_gen])
 		return;
 	/*
 	 * O5: the cookie comes after the last DEAD store it covers.  Pairs
 	 * with the end of the sections of readers who saw FULL before it.
 	 * O14: and before the stores that reuse the slots.  Pairs with
-	 * chm_ahead_good().
+	 * chm_ahead_good(), for which it is another one than before.
 	 */
-	WRITE_ONCE(t->cookie, get_state_synchronize_rcu());
+	cookie = get_state_synchronize_rcu();
+	if (t->awaited && t->awaited_cookie != t->cookie)
+		cookie = t->awaited_cookie;
+	WRITE_ONCE(t->cookie, cookie);
+	t->awaited = false;
 	t->dead_gen ^= 1;
 	t->sweep = 0;
 }
@@ -1527,7 +1551,7 @@ static void chm_poll(const struct chm *map, struct chm_table *t)
 static void chm_note_dead(struct chm *map, struct chm_table *t,
 			  const struct chm_place *at)
 {
-	t->dead[t->dead_gen]++;
+	chm_count_dead(t, 1);
 	__set_bit(at->chunk, chm_dead_chunks(t));
 	if (!t->dead[!t->dead_gen]) {
 		chm_seal(t);
@@ -2578,7 +2602,9 @@ static u64 chm_chunks_roomy(const struct chm *map, const struct chm_table *t)
 	u64 needed = chm_chunks_needed(map, map->entries + 1);
 	u64 roomy = chm_chunks_for(map->p, map->entries +
 				   2 * chm_nr_dead(t) + 1);
-	u64 most = max(2 * needed, div_u64(CHM_RETIRED_MIN, t->stride));
+	/* With header and bitmaps, it is to fit into what kmalloc() rounds up to. */
+	u64 most = max(2 * needed, div_u64(CHM_RETIRED_MIN - CHM_RETIRED_MIN / 64,
+					   t->stride));
 
 	return max(needed, min(roomy, most));
 }
@@ -2622,6 +2648,9 @@ static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
 /* Has the map more pairs than this table is for, or will it soon? */
 static bool chm_outgrown(const struct chm *map, const struct chm_table *t)
 {
+	/* Not even what chm_ask() says; most writers come this way. */
+	if (likely(map->entries <= t->max_entries - t->max_entries / 8))
+		return false;
 	if (map->p->max_entries && map->entries >= map->p->max_entries)
 		return false;
 	/* Its writers grow it, when it is full. */
@@ -2747,17 +2776,24 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
  */
 static u64 chm_trigger(struct chm *map, bool allocates)
 {
-	const struct chm_table *t = chm_table(map);
+	struct chm_table *t = chm_table(map);
 	u64 chunks, bytes;
 
 	if (!t || map->phase != CHM_IDLE)
 		return 0;
+	if (unlikely(t->look_later)) {
+		t->look_later--;
+		return 0;
+	}
 	chunks = chm_chunks_due(map, t);
 	if (likely(!chunks) || (map->clone_failed && chm_is_put_off(map)))
 		return 0;
 	bytes = chm_table_bytes(map->p, chunks);
-	if (!chm_may_retire(map, t, bytes))
+	/* Looking is not cheap, and a table is to be freed first. */
+	if (!chm_may_retire(map, t, bytes)) {
+		t->look_later = min(t->nr_chunks / 32, (u32)U8_MAX);
 		return 0;
+	}
 	/* Its writers see to room themselves; the worker, to all else. */
 	if (map->p->reclaim == CHM_SYNC) {
 		chm_call_worker(map);
@@ -2801,12 +2837,16 @@ static noinline void chm_begin_small(struct chm *map, u64 chunks, gfp_t gfp)
 /* Count and trace a wait for a grace period.  No lock is held. */
 static void chm_wait_for_readers(struct chm *map)
 {
+	struct chm_table *t;
 	unsigned long flags;
 
 	chm_lock(map, flags);
 	map->gp_waits++;
-	if (chm_table(map))
-		chm_seal(chm_table(map));
+	t = chm_table(map);
+	if (t) {
+		chm_seal(t);
+		chm_note_wait(t);
+	}
 	chm_call_worker(map);
 	chm_unlock(map, flags);
 	trace_chm_wait(map, READ_ONCE(map->retired_bytes));
@@ -3517,6 +3557,8 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 		return CHM_GONE;
 	chm_remove_oldest(&map->retired);
 	map->retired_bytes -= t->bytes;
+	if (chm_table(map))
+		chm_table(map)->look_later = 0;
 	chm_count_changed(map, changed);
 	chm_unlock_turn(map, worker, flags);
 	chm_table_free(t);

@@ -313,6 +313,8 @@ struct chm_table {
 	u8			strayed:1;	/* a pair was put far from home */
 	u8			far_gone:1;	/* so far that this must end */
 	u8			waited:1;	/* a writer has, for room */
+	u8			awaited:1;	/* see chm_seal() */
+	u8			look_later;	/* writes until chm_trigger() does */
 	u16			pins_0;		/* takers of cells that joined 0 */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
@@ -333,6 +335,7 @@ struct chm_table {
 	u64			migrated_ns;	/* when it began, or how long it took */
 	unsigned long		ask_entries;	/* pairs, for the next growth */
 	union {
+		unsigned long	awaited_cookie;	/* active: see chm_seal() */
 		size_t		bytes;		/* retired: counted by its map */
 		u64		seq;		/* handed over, see chm_barrier() */
 	};
@@ -767,15 +770,21 @@ static __always_inline bool __chm_get(const struct chm *map, const void *key,
 	return found;
 }
 
-/* Lookups that chm_lookup_many() has under way together. */
+/* Keys whose home chunks chm_lookup_many() has on their way from memory. */
 #define CHM_BATCH	32U
 
-/* What is known of them between one stage and the next. */
+/* Of these, keys that are to be looked for further on. */
+#define CHM_BEYOND	8U
+
 struct chm_batch {
 	u64		hash[CHM_BATCH];
 	const struct chm_chunk *home[CHM_BATCH];
-	unsigned long	ctrl[CHM_BATCH];	/* words of the homes in beyond */
-	u8		beyond[CHM_BATCH];	/* keys to be looked for further on */
+	struct {
+		u64		hash;
+		unsigned long	ctrl;	/* of its home */
+		unsigned int	i;
+	} beyond[CHM_BEYOND];
+	unsigned int	begun, ended;	/* of beyond */
 };
 
 static __always_inline void
@@ -786,48 +795,61 @@ __chm_prefetch(const struct chm_table *t, const struct chm_chunk *c,
 	__chm_prefetch_second(t, c, p);
 }
 
-/*
- * Three stages, so that none waits for memory: fetch the home chunks; search
- * them, and fetch the next chunk for the few keys that went on; search there.
- */
+/* Fetch the home chunk of key @i. */
 static __always_inline void
-__chm_lookup_batch(const struct chm_table *t, const void *keys, unsigned int n,
-		   const void **values, const struct chm_params *p)
+__chm_many_fetch(struct chm_batch *b, const struct chm_table *t, const void *keys,
+		 unsigned int i, const struct chm_params *p)
 {
-	struct chm_batch b __uninitialized;
-	unsigned int beyond = 0;
-	const void *key;
-	unsigned int i;
+	u64 hash = __chm_hash(t, keys + i * (size_t)p->key_size, p);
+	const struct chm_chunk *home = __chm_home_chunk(t, hash, p);
 
-	for (i = 0, key = keys; i < n; i++, key += p->key_size) {
-		b.hash[i] = __chm_hash(t, key, p);
-		b.home[i] = __chm_home_chunk(t, b.hash[i], p);
-		__chm_prefetch(t, b.home[i], p);
-	}
-	for (i = 0, key = keys; i < n; i++, key += p->key_size) {
-		unsigned long ctrl;
-
-		values[i] = __chm_search_home(t, b.home[i], key, b.hash[i], p,
-					      &ctrl);
-		if (likely(values[i]) || likely(!chm_overflows(ctrl, b.hash[i])))
-			continue;
-		__chm_prefetch(t, (const void *)b.home[i] +
-			       __chm_stride(t, p), p);
-		b.ctrl[beyond] = ctrl;
-		b.beyond[beyond++] = i;
-	}
-	while (beyond--) {
-		i = b.beyond[beyond];
-		values[i] = chm_lookup_displaced(t, keys + i * (size_t)p->key_size,
-						 b.hash[i], p, b.ctrl[beyond]);
-	}
+	__chm_prefetch(t, home, p);
+	b->hash[i % CHM_BATCH] = hash;
+	b->home[i % CHM_BATCH] = home;
 }
 
+/* Look further on for the oldest key of those that are to be. */
+static __always_inline void
+__chm_many_beyond(struct chm_batch *b, const struct chm_table *t, const void *keys,
+		  const void **values, const struct chm_params *p)
+{
+	typeof(b->beyond[0]) *k = &b->beyond[b->ended++ % CHM_BEYOND];
+
+	values[k->i] = chm_lookup_displaced(t, keys + k->i * (size_t)p->key_size,
+					    k->hash, p, k->ctrl);
+}
+
+/* Search the home chunk of key @i. */
+static __always_inline void
+__chm_many_search(struct chm_batch *b, const struct chm_table *t, const void *keys,
+		  unsigned int i, const void **values, const struct chm_params *p)
+{
+	const struct chm_chunk *home = b->home[i % CHM_BATCH];
+	u64 hash = b->hash[i % CHM_BATCH];
+	unsigned long ctrl;
+
+	values[i] = __chm_search_home(t, home, keys + i * (size_t)p->key_size, hash,
+				      p, &ctrl);
+	if (likely(values[i]) || likely(!chm_overflows(ctrl, hash)))
+		return;
+	__chm_prefetch(t, (const void *)home + __chm_stride(t, p), p);
+	if (b->begun - b->ended == CHM_BEYOND)
+		__chm_many_beyond(b, t, keys, values, p);
+	b->beyond[b->begun % CHM_BEYOND].hash = hash;
+	b->beyond[b->begun % CHM_BEYOND].ctrl = ctrl;
+	b->beyond[b->begun++ % CHM_BEYOND].i = i;
+}
+
+/*
+ * Chunks are fetched ahead of the key that is searched for, throughout the call; and
+ * where a key went on from its home, the next chunk while others are searched for.
+ */
 static __always_inline unsigned int
 __chm_lookup_many(const struct chm *map, const void *keys, unsigned int n,
 		  const void **values, const struct chm_params *p)
 {
 	const struct chm_table *t = __chm_table_rcu(map);
+	struct chm_batch b __uninitialized;
 	unsigned int found = 0;
 	unsigned int i;
 
@@ -836,9 +858,17 @@ __chm_lookup_many(const struct chm *map, const void *keys, unsigned int n,
 		return 0;
 	}
 	p = p ?: t->p;
-	for (i = 0; i < n; i += min(n - i, CHM_BATCH))
-		__chm_lookup_batch(t, keys + i * (size_t)p->key_size,
-				   min(n - i, CHM_BATCH), values + i, p);
+	b.begun = 0;
+	b.ended = 0;
+	for (i = 0; i < min(n, CHM_BATCH); i++)
+		__chm_many_fetch(&b, t, keys, i, p);
+	for (i = 0; i < n; i++) {
+		__chm_many_search(&b, t, keys, i, values, p);
+		if (n - i > CHM_BATCH)
+			__chm_many_fetch(&b, t, keys, i + CHM_BATCH, p);
+	}
+	while (b.begun != b.ended)
+		__chm_many_beyond(&b, t, keys, values, p);
 	for (i = 0; i < n; i++)
 		found += !!values[i];
 	return found;
@@ -893,8 +923,9 @@ bool chm_get(const struct chm *map, const void *key, void *value);
  *
  * Each key is looked up as by chm_lookup(), all in one table, but in any order:
  * one call may find a pair and miss one that was inserted before it, and, if a
- * key is given twice, find the newer value first.  Chunks are prefetched in
- * batches of 32 keys, as in DPDK's rte_hash_lookup_bulk().
+ * key is given twice, find the newer value first.  The chunks of the next 32 keys
+ * are prefetched while those before are searched, so that a long call is faster than
+ * several short ones.  DPDK's rte_hash_lookup_bulk() prefetches within a batch.
  *
  * Context: As chm_lookup().
  * Return: How many keys are present.
