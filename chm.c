@@ -96,7 +96,6 @@
 #include <linux/percpu.h>
 #include <linux/preempt.h>
 #include <linux/random.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/sizes.h>
@@ -520,7 +519,7 @@ static bool chm_in_a_hurry(u64 bytes)
 
 /* Slots stay as the allocator left them: only FULL ones are ever read. */
 static void chm_table_init(struct chm_table *t, const struct chm_params *p,
-			   void *ctx, u32 nr_chunks)
+			   void *ctx, u32 nr_chunks, bool block)
 {
 	u32 i;
 
@@ -547,8 +546,11 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	memset(chm_dead_chunks(t), 0, chm_bitmap_longs(nr_chunks) * sizeof(long));
 	if (chm_takes_snapshots(p))
 		*chm_snapshots(t) = (struct chm_snapshots) { };
-	for (i = 0; i < nr_chunks; i++)
+	for (i = 0; i < nr_chunks; i++) {
 		__chm_chunk(t, i, p)->ctrl = 0;
+		if (block && i % CHM_RANGE == CHM_RANGE - 1)
+			cond_resched();
+	}
 }
 
 /*
@@ -612,7 +614,7 @@ static struct chm_table *chm_table_alloc(const struct chm_params *p, void *ctx,
 		return ERR_PTR(-E2BIG);
 	t = chm_alloc(chm_table_bytes(p, nr_chunks), gfp);
 	if (!IS_ERR(t))
-		chm_table_init(t, p, ctx, nr_chunks);
+		chm_table_init(t, p, ctx, nr_chunks, gfpflags_allow_blocking(gfp));
 	return t;
 }
 
@@ -1813,13 +1815,13 @@ static void chm_irq_work(struct irq_work *work)
 	queue_work(chm_worker.wq, &chm_worker.work);
 }
 
-/* Wake it up; @atomic: the caller may hold locks of the scheduler. */
-static void chm_wake_worker(bool atomic)
+/* Wake it up.  With interrupts off the caller may hold locks of the scheduler. */
+static void chm_wake_worker(void)
 {
 	/* Before this module's initcall, if it is built in: it looks then. */
 	if (unlikely(!READ_ONCE(chm_worker.wq)))
 		return;
-	if (atomic)
+	if (irqs_disabled())
 		irq_work_queue(&chm_worker.irq);
 	else
 		queue_work(chm_worker.wq, &chm_worker.work);
@@ -1836,7 +1838,7 @@ static noinline void chm_queue(struct chm *map, bool first)
 	else
 		list_move_tail(&map->work, &chm_worker.ready);
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
-	chm_wake_worker(irqs_disabled());
+	chm_wake_worker();
 }
 
 /* How long locks are held, while the benchmark wants to know (G11). */
@@ -2938,6 +2940,16 @@ enum chm_way {
 	CHM_AWAIT,		/* a grace period */
 };
 
+/* A place for tests to have others make room in between. */
+VISIBLE_IF_KUNIT void chm_found_no_room(struct chm *map)
+{
+	KUNIT_STATIC_STUB_REDIRECT(chm_found_no_room, map);
+}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+EXPORT_SYMBOL_GPL(chm_found_no_room);
+#endif
+
 static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 				bool block, u64 *chunks, u32 *old_chunks)
 {
@@ -3066,23 +3078,21 @@ static bool chm_has_room(struct chm *map, bool block)
 
 /*
  * The worker may be busy with another map: merge cells that no reader updates any more.
- * Return: whether the map has brought that behind it.
+ * Return: whether none are left, whether this call or another has merged them.
  */
 static bool chm_merge_now(struct chm *map)
 {
 	enum chm_turn again = CHM_SOON;
-	bool merged = false;
 	u32 holds;
 
 	for (holds = 0; holds < 4 * CHM_TURN && again == CHM_SOON; holds++) {
 		unsigned long flags;
 
 		chm_lock(map, flags);
-		merged = map->phase >= CHM_SETTLING;
 		again = chm_merge_hold(map);
 		chm_unlock(map, flags);
 	}
-	return merged && again == CHM_DONE;
+	return again == CHM_DONE;
 }
 
 /* A writer found no usable slot.  Return: 0 to try again, -ENOMEM or -E2BIG. */
@@ -3092,6 +3102,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	u64 chunks = 0;
 	unsigned long flags;
 	enum chm_way way;
+	bool settling;
 	u32 old_chunks;
 	int ret;
 
@@ -3101,7 +3112,9 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 		op->attempts++;
 	op->aborts = map->aborts;
 	way = chm_way_out(map, op, block, &chunks, &old_chunks);
+	settling = map->phase >= CHM_SETTLING;
 	chm_unlock(map, flags);
+	chm_found_no_room(map);
 	if (op->too_far && (!block || ++op->tries > CHM_NEAR_TRIES)) {
 		op->how |= CHM_ANYWHERE;
 		return 0;
@@ -3115,7 +3128,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 		chm_drive(map, block ? U32_MAX : 4 * CHM_TURN, block);
 		return 0;
 	case CHM_AWAIT:
-		if (chm_merge_now(map))
+		if (settling && chm_merge_now(map))
 			return 0;
 		if (!block)
 			return -ENOMEM;
@@ -3535,7 +3548,7 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 {
 	enum chm_turn again;
 	char name[IS_ENABLED(CONFIG_CHM_DEBUG) ? 64 : 1];
-	bool first;
+	bool first, dropped;
 	struct chm_table *t;
 	unsigned long flags;
 	u32 changed;
@@ -3550,18 +3563,21 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 	chm_unlock_turn(map, worker, flags);
 	if (!t)
 		return again;
-	if (!chm_drop_some(t))
-		return CHM_SOON;
-	changed = chm_check_frozen(first ? name : NULL, t);
+	/* Before drop() writes to what clone() was made of. */
+	changed = t->sweep ? 0 : chm_check_frozen(first ? name : NULL, t);
+	dropped = chm_drop_some(t);
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
-	chm_remove_oldest(&map->retired);
-	map->retired_bytes -= t->bytes;
-	if (chm_table(map))
-		chm_table(map)->look_later = 0;
 	chm_count_changed(map, changed);
+	if (dropped) {
+		chm_remove_oldest(&map->retired);
+		map->retired_bytes -= t->bytes;
+		if (chm_table(map))
+			chm_table(map)->look_later = 0;
+	}
 	chm_unlock_turn(map, worker, flags);
-	chm_table_free(t);
+	if (dropped)
+		chm_table_free(t);
 	return CHM_SOON;
 }
 
@@ -3825,9 +3841,11 @@ static bool chm_orphan_turn(void)
 		queue_rcu_work(chm_worker.wq, &chm_worker.grace);
 		return false;
 	}
+	/* Before drop() writes to what clone() was made of. */
+	if (!t->sweep)
+		chm_check_frozen("that was destroyed", t);
 	if (!chm_drop_some(t))
 		return true;
-	chm_check_frozen("that was destroyed", t);
 	spin_lock_irqsave(&chm_worker.lock, flags);
 	chm_remove_oldest(&chm_worker.orphans);
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
@@ -4453,6 +4471,12 @@ int chm_replace(struct chm *map, const void *key, const void *value, gfp_t gfp)
 }
 EXPORT_SYMBOL_GPL(chm_replace);
 
+/* None would mean any, in struct chm_op. */
+static int chm_check_expected(const struct chm *map, const void *expected)
+{
+	return expected || !map->p->value_size ? 0 : -EINVAL;
+}
+
 int chm_replace_if(struct chm *map, const void *key, const void *expected,
 		   const void *value, gfp_t gfp)
 {
@@ -4462,7 +4486,7 @@ int chm_replace_if(struct chm *map, const void *key, const void *expected,
 	};
 
 	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
-	       chm_store(map, &op, gfp);
+	       chm_check_expected(map, expected) ?: chm_store(map, &op, gfp);
 }
 EXPORT_SYMBOL_GPL(chm_replace_if);
 
@@ -4665,7 +4689,8 @@ int chm_remove_if(struct chm *map, const void *key, const void *expected)
 {
 	struct chm_op op = { .key = key, .expected = expected };
 
-	return chm_check_call(map, false) ?: chm_erase(map, &op);
+	return chm_check_call(map, false) ?: chm_check_expected(map, expected) ?:
+	       chm_erase(map, &op);
 }
 EXPORT_SYMBOL_GPL(chm_remove_if);
 
@@ -4759,54 +4784,67 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value)
 }
 EXPORT_SYMBOL_GPL(chm_take);
 
-/* Every FULL slot of chunk @chunk becomes DEAD.  Return: how many. */
-static u32 chm_clear_chunk(struct chm_table *t, u32 chunk)
+/*
+ * Every FULL slot of chunk @chunk becomes DEAD; @wrapped: only those of pairs that came
+ * here past the end of the table.  Return: how many.
+ */
+static u32 chm_clear_chunk(struct chm_table *t, u32 chunk, bool wrapped)
 {
 	struct chm_chunk *c = __chm_chunk(t, chunk, t->p);
 	unsigned long full = chm_match_full(c->ctrl);
-	u32 slot, n = hweight_long(full);
-	unsigned long ctrl;
+	unsigned long ctrl = c->ctrl;
+	u32 slot, n = 0;
 
-	if (!n)
-		return 0;
-	t->dead[t->dead_gen] += n;
-	__set_bit(chunk, chm_dead_chunks(t));
-	ctrl = chm_tags_clear(c->ctrl, full) | (full >> 7) * chm_dead_tag(t, false);
 	chm_for_each_match(slot, full) {
 		u64 hash = __chm_hash(t, __chm_slot(t, c, slot, t->p), t->p);
 		u32 home = chm_home(hash, t->nr_chunks);
 
+		if (wrapped && home <= chunk)
+			continue;
+		ctrl = chm_tag_set(ctrl, slot, chm_dead_tag(t, false));
 		t->displaced -= home != chunk;
 		t->unlowered += chm_distance(home, chunk, t->nr_chunks);
+		n++;
 	}
+	if (!n)
+		return 0;
+	chm_count_dead(t, n);
+	__set_bit(chunk, chm_dead_chunks(t));
 	chm_set_ctrl(t, chunk, c, ctrl);
 	return n;
 }
 
 /*
  * There is no memory for another table of the size that was promised, or too many wait
- * for their readers.
+ * for their readers.  A pair that is replaced meanwhile moves on along its path: to
+ * chunks that are still to come, or past the end to the first ones, which are looked at
+ * once more.
  */
 static void chm_clear_slowly(struct chm *map)
 {
-	u32 i = 0, n = 0, id = 0;
+	u64 i = 0, n = 0;
+	u32 id = 0;
 
 	do {
 		unsigned long flags;
 		struct chm_table *t;
-		u32 end;
+		u64 end;
 
 		chm_lock(map, flags);
 		t = chm_table(map);
 		chm_abort(map);
-		n = t ? t->nr_chunks : 0;
+		n = t ? (u64)t->nr_chunks + min(t->longest, t->nr_chunks) : 0;
 		/* Pairs have moved. */
 		if (t && t->id != id) {
 			id = t->id;
 			i = 0;
 		}
-		for (end = min(n, i + CHM_WORKER_STEP); i < end; i++)
-			chm_add_entries(map, -(long)chm_clear_chunk(t, i));
+		for (end = min(n, i + CHM_WORKER_STEP); i < end; i++) {
+			bool again = i >= t->nr_chunks;
+			u32 chunk = again ? i - t->nr_chunks : i;
+
+			chm_add_entries(map, -(long)chm_clear_chunk(t, chunk, again));
+		}
 		if (t)
 			chm_seal(t);
 		chm_call_worker(map);
@@ -5775,11 +5813,6 @@ static void chm_check_unique(struct chm_check *check, u32 home, u64 hash,
 		chm_complain(check, "key with home %u can't be reached", home);
 }
 
-static bool chm_is_below(u32 chunk, u32 cursor)
-{
-	return chunk < cursor;
-}
-
 /* A pair is in the table that is being filled if its chunk was copied. */
 static void chm_check_copy(struct chm_check *check, u32 chunk, u32 slot,
 			   const void *pair)
@@ -5792,7 +5825,7 @@ static void chm_check_copy(struct chm_check *check, u32 chunk, u32 slot,
 	if (!to)
 		return;
 	found = chm_find(to, pair, __chm_hash(to, pair, p), p, &at);
-	if (found != chm_is_below(chunk, check->map->cursor))
+	if (found != (chunk < check->map->cursor))
 		chm_complain(check, "chunk %u slot %u: copied %d, cursor %u",
 			     chunk, slot, found, check->map->cursor);
 	if (found && (p->class == CHM_FROZEN || p->class == CHM_WORD) &&
@@ -7208,7 +7241,7 @@ void chm_destroy_async(struct chm *map)
 	}
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	if (first)
-		chm_wake_worker(irqs_disabled());
+		chm_wake_worker();
 }
 EXPORT_SYMBOL_GPL(chm_destroy_async);
 

@@ -246,7 +246,7 @@ struct chm {
 	unsigned long		reserved;	/* what chm_reserve() promised */
 	struct chm_table	*next;		/* is being filled */
 
-	/* all below and these two: under lock */
+	/* under lock, as reserved and next: */
 	spinlock_t		lock;		/* excludes writers */
 	u8			phase;		/* enum chm_phase */
 	u8			seeding:2;	/* enum chm_seeding, due */
@@ -342,8 +342,9 @@ struct chm_table {
 	struct chm_table	*link;		/* retired: the next younger one */
 } __aligned(L1_CACHE_BYTES);
 
+/* With longer lines (powerpc64, s390) it takes two, with shorter ones more. */
 static_assert(sizeof(struct chm_table) == CHM_HEADER_BYTES ||
-	      L1_CACHE_BYTES < 64);
+	      L1_CACHE_BYTES != 64);
 
 /* The slots follow at chm_slots_offset(). */
 struct chm_chunk {
@@ -1223,6 +1224,7 @@ int __must_check chm_replace(struct chm *map, const void *key,
  * * %-ENOENT	- the key is absent
  * * %-ESTALE	- it has another value
  * * %-EOPNOTSUPP - a CHM_CELL map
+ * * %-EINVAL	- no @expected, or as chm_insert()
  * * others	- as chm_insert(), but for %-EEXIST
  */
 int __must_check chm_replace_if(struct chm *map, const void *key,
@@ -1301,7 +1303,7 @@ int chm_remove(struct chm *map, const void *key);
  * * %-ENOENT	- the key is absent
  * * %-ESTALE	- it has another value
  * * %-EOPNOTSUPP - a CHM_CELL map
- * * %-EINVAL	- no map
+ * * %-EINVAL	- no map, or no @expected
  */
 int chm_remove_if(struct chm *map, const void *key, const void *expected);
 
@@ -1346,6 +1348,7 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value);
  * * %0		- done
  * * %-ENOMEM	- no memory, or clone() has failed; the map is as it was
  * * %-E2BIG	- more than @max_entries, or than chm can address
+ * * %-EBUSY	- the caller is a drop(), and what it would wait for is the worker
  * * %-EINVAL	- as chm_insert()
  * * %-EDEADLK	- the caller must not sleep
  */
@@ -1955,6 +1958,7 @@ void *chm_alloc(u64 bytes, gfp_t gfp);
 void chm_table_free(struct chm_table *t);
 void chm_stored(const struct chm_table *t);
 void chm_half_read(void);
+void chm_found_no_room(struct chm *map);
 
 /* Chunks that each write copies; 0: as usual.  Whether to migrate all the time. */
 extern unsigned int chm_step_chunks;

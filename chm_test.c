@@ -2346,6 +2346,30 @@ static void chm_remove_slots_become_usable(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* A writer has waited; what that did for is what had died before, and no more. */
+static void chm_remove_after_a_wait(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct long_reader *r;
+	struct chm_table *t;
+	unsigned long flags;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	t = lock_table(map, &flags);
+	t->awaited = true;
+	t->awaited_cookie = get_state_synchronize_rcu();
+	unlock_table(map, &flags);
+	synchronize_rcu();
+	r = test_reader(test);
+	KUNIT_EXPECT_EQ(test, remove_keys(map, 0, 50), 0);
+	msleep(50);
+	KUNIT_EXPECT_EQ(test, stats_of(map).dead, 50);
+	stop_reader(test, r);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	expect_sound(test, map);
+}
+
 static void chm_take_present_and_absent(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
@@ -2460,6 +2484,7 @@ static struct kunit_case chm_update_cases[] = {
 	KUNIT_CASE(chm_remove_present_and_absent),
 	KUNIT_CASE(chm_remove_all_and_insert_again),
 	KUNIT_CASE(chm_remove_slots_become_usable),
+	KUNIT_CASE(chm_remove_after_a_wait),
 	KUNIT_CASE(chm_take_present_and_absent),
 	KUNIT_CASE(chm_clear_removes_all),
 	KUNIT_CASE(chm_clear_keeps_what_was_reserved),

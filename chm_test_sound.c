@@ -568,6 +568,32 @@ static void chm_sound_unmerged_counters_are_lost(struct kunit *test)
 	KUNIT_EXPECT_GT(test, count_lost(test, c, &stats), 0);
 }
 
+static int clone_as_it_is(void *ctx, void *new_key, void *new_value, const void *key,
+			  const void *value, gfp_t gfp)
+{
+	return 0;
+}
+
+static void drop_and_poison(void *ctx, void *key, void *value)
+{
+	memset(value, 0x6b, sizeof(u64));
+}
+
+/* CONFIG_CHM_DEBUG tells what drop() writes to a pair from what readers do. */
+static void chm_sound_clone_is_poisoned(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.class = CHM_CLONE, .clone = clone_as_it_is, .drop = drop_and_poison,
+	};
+	struct chm *map = test_map(test, &p);
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_GT(test, stats_of(map).grows, 0);
+	KUNIT_EXPECT_EQ(test, stats_of(map).changed, 0);
+}
+
 /* === Suite =============================================================== */
 
 static struct kunit_case chm_sound_cases[] = {
@@ -575,6 +601,7 @@ static struct kunit_case chm_sound_cases[] = {
 	KUNIT_CASE(chm_sound_vec),
 	KUNIT_CASE(chm_sound_clone),
 	KUNIT_CASE(chm_sound_arc),
+	KUNIT_CASE(chm_sound_clone_is_poisoned),
 	KUNIT_CASE(chm_sound_frozen_counters_are_caught),
 	KUNIT_CASE(chm_sound_cell_counters_are_exact),
 	KUNIT_CASE(chm_sound_unmerged_counters_are_lost),

@@ -1909,6 +1909,9 @@ static void chm_replace_if_of_word(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &a, &b, GFP_KERNEL), 0);
 	KUNIT_EXPECT_EQ(test, get(map, 1), 11);
 	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, &a), -ESTALE);
+	/* No value is not any value. */
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, NULL, &a, GFP_KERNEL), -EINVAL);
+	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, NULL), -EINVAL);
 	KUNIT_EXPECT_EQ(test, chm_remove_if(map, &key, &b), 0);
 	KUNIT_EXPECT_TRUE(test, wait_dead(map));
 	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 1);
@@ -4642,6 +4645,43 @@ static void chm_cells_are_merged_before_drop(struct kunit *test)
 	KUNIT_EXPECT_EQ_MSG(test, atomic64_read(&seen->values), sum, "G9");
 }
 
+static struct merging {
+	struct chm		*map;
+	struct long_reader	*reader;
+	bool			settled;
+} merging;
+
+static void merge_meanwhile(struct chm *map)
+{
+	/* From phase 3 on cells are still to be merged. */
+	if (map != merging.map || READ_ONCE(map->phase) < 3)
+		return;
+	merging.map = NULL;
+	WRITE_ONCE(merging.reader->leave, true);
+	merging.settled = settle(map);
+}
+
+/* The worker merges between the two looks of a writer that must not sleep: there is room. */
+static void chm_cells_are_merged_meanwhile(struct kunit *test)
+{
+	struct chm *map = test_map(test, &cell_params);
+	int ret = 0;
+	u64 key;
+
+	merging.map = map;
+	merging.settled = false;
+	merging.reader = test_reader(test);
+	kunit_activate_static_stub(test, chm_found_no_room, merge_meanwhile);
+	for (key = 0; key < 1000 && !ret && merging.map; key++)
+		ret = stuck_insert(map, key, GFP_ATOMIC);
+	kunit_deactivate_static_stub(test, chm_found_no_room);
+	stop_reader(test, merging.reader);
+	KUNIT_EXPECT_EQ_MSG(test, ret, 0, "after %llu keys", key);
+	KUNIT_EXPECT_NULL_MSG(test, merging.map, "it never was full");
+	KUNIT_EXPECT_TRUE(test, merging.settled);
+	expect_sound(test, map);
+}
+
 /* What was cleared, for want of memory in place, does not come with the next table. */
 static void chm_clear_in_place_midway(struct kunit *test)
 {
@@ -4668,6 +4708,90 @@ static void chm_clear_in_place_midway(struct kunit *test)
 	calm_down(test);
 	unplug_worker(test, plug);
 	expect_sound(test, map);
+}
+
+#define WRAP_LAST	U64_MAX
+
+struct wrap {
+	struct chm		*map;
+	unsigned long		failed;
+};
+
+static bool wrap_begins;
+
+/* chm_clear() has asked for memory, and is about to do without. */
+static void *wrap_no_alloc(u64 bytes, gfp_t gfp)
+{
+	WRITE_ONCE(wrap_begins, true);
+	return ERR_PTR(-ENOMEM);
+}
+
+/* The home of the last key is the last chunk; the others are anywhere. */
+static u64 wrap_hash(const void *key, u64 seed)
+{
+	u64 k = *(const u64 *)key;
+
+	return unmix(k == WRAP_LAST ? k : chm_fold(k + 1), seed);
+}
+
+static int wrap_replace(void *arg)
+{
+	struct wrap *w = arg;
+	u64 key = WRAP_LAST, value = 0;
+
+	while (!READ_ONCE(wrap_begins))
+		cond_resched();
+	while (!kthread_should_stop()) {
+		int ret = chm_replace(w->map, &key, &value, GFP_ATOMIC);
+
+		w->failed += ret && ret != -ENOENT;
+		ndelay(500);
+		if (!(++value % 64))
+			cond_resched();
+	}
+	return 0;
+}
+
+/* Return: whether the key is there, which nobody has inserted since. */
+static bool wrap_survives(struct kunit *test, struct chm *map)
+{
+	struct wrap w = { .map = map };
+	struct task_struct *task;
+
+	wrap_begins = false;
+	task = kthread_run(wrap_replace, &w, "chm_wrap");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	msleep(1);
+	kunit_activate_static_stub(test, chm_alloc, wrap_no_alloc);
+	chm_clear(map);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, w.failed, 0);
+	return has_key(map, WRAP_LAST);
+}
+
+/*
+ * A pair that is replaced while its map is cleared in place moves on, past the end of
+ * the table and to chunks that were cleared before.
+ */
+static void chm_clear_in_place_meets_replace(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .hash = wrap_hash,
+	};
+	struct chm *map = test_map(test, &p);
+	u32 rounds = scaled(10, 3), survived = 0, i;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100000, GFP_KERNEL), 0);
+	for (i = 0; i < rounds; i++) {
+		KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 50000), 0);
+		KUNIT_ASSERT_EQ(test, insert_key(map, WRAP_LAST), 0);
+		survived += wrap_survives(test, map);
+		expect_sound(test, map);
+		chm_clear(map);
+		KUNIT_ASSERT_TRUE(test, wait_dead(map));
+	}
+	KUNIT_EXPECT_EQ(test, survived, 0);
 }
 
 /*
@@ -5233,7 +5357,9 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_taken_cell_is_not_reused),
 	KUNIT_CASE(chm_cell_is_replaced_at_once),
 	KUNIT_CASE(chm_cells_are_merged_before_drop),
+	KUNIT_CASE(chm_cells_are_merged_meanwhile),
 	KUNIT_CASE(chm_clear_in_place_midway),
+	KUNIT_CASE_SLOW(chm_clear_in_place_meets_replace),
 	KUNIT_CASE(chm_reserve_while_shrinking),
 	KUNIT_CASE(chm_insert_while_shrinking),
 	KUNIT_CASE(chm_defence_is_paid_for),
