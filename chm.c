@@ -5820,12 +5820,12 @@ static void chm_check_copy(struct chm_check *check, u32 chunk, u32 slot,
 	const struct chm_table *to = check->map->next;
 	const struct chm_params *p = check->map->p;
 	struct chm_place at;
-	bool found;
+	bool found, below = chunk < check->map->cursor;
 
 	if (!to)
 		return;
 	found = chm_find(to, pair, __chm_hash(to, pair, p), p, &at);
-	if (found != (chunk < check->map->cursor))
+	if (found != below)
 		chm_complain(check, "chunk %u slot %u: copied %d, cursor %u",
 			     chunk, slot, found, check->map->cursor);
 	if (found && (p->class == CHM_FROZEN || p->class == CHM_WORD) &&

@@ -919,6 +919,30 @@ static void measure_ticks(void)
 	tick_length = div64_u64(ns << 20, max(ticks() - first, 1ULL));
 }
 
+/* --- spin: as long as an insertion takes, which interrupts make longer --- */
+
+#define SPIN_NS		200
+
+static __always_inline int
+bench_spin_insert(struct table *t, const void *key, const void *value,
+		  const struct shape *s)
+{
+	u64 start = ticks();
+
+	while (((ticks() - start) * tick_length) >> 20 < SPIN_NS)
+		cpu_relax();
+	return 0;
+}
+
+static const struct contender spin = {
+	.name		= "spin",
+	.blind		= true,
+	.init		= bench_empty_init,
+	.exit		= bench_empty_exit,
+	.find		= bench_empty_find,
+	.insert		= bench_spin_insert,
+};
+
 /* Log-linear: 2^FINE buckets for each power of two, so 3 % apart. */
 #define FINE		5
 #define NR_BUCKETS	((64 - FINE + 1) << FINE)
@@ -1370,6 +1394,7 @@ DEFINE_SHAPE(64, 192);
 DEFINE_INSTANCE(xarray, shape_8_8);
 DEFINE_INSTANCE(chm_word, shape_8_8);
 DEFINE_INSTANCE(chm_many, shape_8_8);
+DEFINE_INSTANCE(spin, shape_8_8);
 
 /* All that compete for one size of pairs. */
 struct field {
@@ -2374,7 +2399,7 @@ static void report_latencies(const struct entrant *e, u32 n)
 /* How long each insertion, and each look-up meanwhile, takes at most. */
 static void measure_latencies(const struct field *f, unsigned long n)
 {
-	const struct instance *in[] = { f->typed, f->rht, f->empty };
+	const struct instance *in[] = { f->typed, f->rht, &spin_shape_8_8 };
 	struct histogram *h;
 	struct roster *r = &roster;
 	u32 round, i;

@@ -4761,7 +4761,7 @@ static bool wrap_survives(struct kunit *test, struct chm *map)
 	wrap_begins = false;
 	task = kthread_run(wrap_replace, &w, "chm_wrap");
 	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
-	msleep(1);
+	usleep_range(1000, 2000);
 	kunit_activate_static_stub(test, chm_alloc, wrap_no_alloc);
 	chm_clear(map);
 	kunit_deactivate_static_stub(test, chm_alloc);
