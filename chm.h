@@ -10,16 +10,17 @@
  *	chunk	a control word and CHM_SLOTS slots (chm_chunk.h)
  *	slot	room for one pair; its tag is EMPTY, DEAD or FULL
  *	home	the chunk where a key's probe path begins
- *	displaced  said of a pair that is not in its home chunk
+ *	displaced  describes a pair that is outside its home chunk
  *	migrate	copy every pair into another table, step by step, and publish it
  *	retire	hand a table over to be freed after a grace period
  *	walk	an iteration that survives growth (struct chm_iter)
  *
- * Readers call chm_lookup() and friends under rcu_read_lock() and never wait,
- * retry or write.  Writers exclude one another with a spinlock, for a bounded time;
- * they run in any context but NMI, and sleep only if they are passed a gfp that
- * allows it.  Guarantees G1-G12 and their limits are listed in
- * Documentation/chm.rst.
+ * Readers call chm_lookup() and friends under rcu_read_lock().  They never
+ * wait, retry or write.  Writers exclude one another with a spinlock, for a
+ * bounded time.  They run in any context but NMI.  They sleep only if they are
+ * passed a gfp that allows it, in CHM_SYNC maps, and in chm_take() of CHM_CELL
+ * maps.  Guarantees G1-G12 and their limits are listed
+ * in Documentation/chm.rst.
  */
 #ifndef CHM_H
 #define CHM_H
@@ -44,39 +45,43 @@
 struct chm_debugfs;
 
 /*
- * Whether a callback is given, as a constant.  To the kernel's compiler the address
- * of an extern function may be 0, so that !!f is none; but who names one has one.
+ * Tell whether a callback is given, as a constant.  To the kernel's compiler
+ * the address of an extern function may be 0, so !!f is not a constant.  But a
+ * caller who names a function has one.
  */
 #define __chm_is_set(f)	(__builtin_constant_p(!(f)) ? !!(f) : true)
 
 /*
- * The layout of maps and tables, and all that is inline, in a number.  A module that
- * was built with another one refers to a symbol that chm.ko lacks, and insmod
- * refuses it.  Lint wants a new number when these change.
+ * This number stands for the layout of maps and tables, and for all inline
+ * code.  A module that was built with another number refers to a symbol that
+ * chm.ko lacks, so insmod refuses it.  scripts/lint demands a new number when
+ * any of these change.
  */
 #define CHM_ABI			2
 
 extern const char chm_abi_2;
 static const void * const __chm_abi __used = &chm_abi_2;
 
-/* Largest key and value, in bytes: larger ones go behind a pointer. */
+/* Largest key and value, in bytes.  Put larger ones behind a pointer. */
 #define CHM_KEY_MAX	4096
 #define CHM_VALUE_MAX	65536
 
 /**
- * enum chm_class - What may happen to the bytes of a value while visible.
- * @CHM_FROZEN: Nothing.  chm_replace() writes a new slot and switches to it
- *	atomically; growth moves the pair bitwise.  The default.
- * @CHM_WORD: chm_replace() overwrites it in place with one store.  1, 2, 4 or
- *	8 bytes, no more than a long, naturally aligned.  Readers take it with
- *	READ_ONCE() or chm_get().
- * @CHM_CLONE: Like @CHM_FROZEN, but growth calls clone() for each pair and
- *	drop() for the old copy, after a grace period.
- * @CHM_CELL: Readers update it in place, by atomic operations that may come in
- *	any order: additions to atomic_long_t (on 64-bit machines atomic64_t)
- *	words, or with merge() whatever that can combine.  What such an
- *	operation returns is worth nothing: see chm_cell_lookup().
- *	chm_replace() exchanges it in place, word by word.
+ * enum chm_class - What may happen to the bytes of a visible value.
+ * @CHM_FROZEN: Its bytes never change.  chm_replace() writes a new slot and
+ *	switches to it atomically.  Growth moves the pair bitwise.  This is the
+ *	default.
+ * @CHM_WORD: chm_replace() overwrites the value in place with one store.  The
+ *	value has 1, 2, 4 or 8 bytes, is no larger than a long, and is naturally
+ *	aligned.  Readers load it with READ_ONCE() or chm_get().
+ * @CHM_CLONE: Like @CHM_FROZEN, but growth calls clone() for each pair.  After
+ *	a grace period, it calls drop() for the old copy.
+ * @CHM_CELL: Readers update the value in place, by atomic operations that may
+ *	come in any order.  These are additions to atomic_long_t (on 64-bit
+ *	machines atomic64_t) words, or with merge() anything that it can
+ *	combine.  Do not use what such an operation returns: see
+ *	chm_cell_lookup().  chm_replace() exchanges the value in place, word by
+ *	word.
  */
 enum chm_class {
 	CHM_FROZEN,
@@ -87,12 +92,13 @@ enum chm_class {
 
 /**
  * enum chm_reclaim - Who migrates, and who waits for grace periods.
- * @CHM_DEFERRED: Every writer does a small share of a migration; one worker of the
- *	module does the rest, waits for grace periods and frees.  A writer waits
- *	only if it may sleep and has to.  The default.
- * @CHM_SYNC: The writer that needs a larger table: it copies all pairs, publishes
- *	the table, waits for a grace period and frees the old one, while other
- *	writers wait.  All writers of such a map must be able to sleep.
+ * @CHM_DEFERRED: Every writer does a small share of a migration.  The module's
+ *	one worker does the rest, waits for grace periods and frees.  A writer
+ *	waits only if it has to, and only if it may sleep.  This is the default.
+ * @CHM_SYNC: The writer that needs a larger table does everything itself: it
+ *	copies all pairs, publishes the table, waits for a grace period and
+ *	frees the old table.  Other writers wait meanwhile.  All writers of such
+ *	a map must be able to sleep.
  */
 enum chm_reclaim {
 	CHM_DEFERRED,
@@ -102,59 +108,66 @@ enum chm_reclaim {
 /**
  * struct chm_params - What a map is made of.
  *
- * Not copied: must stay as it is until the map is destroyed, and after
- * chm_destroy_async() until chm_barrier().  Best static const.
+ * chm does not copy this structure.  It must not change until the map is
+ * destroyed, and after chm_destroy_async() until chm_barrier() returns.  It is
+ * best made static const.
  *
- * @key_size: Bytes of a key, 1 to CHM_KEY_MAX.  Keys are compared and hashed
- *	as bytes unless @equal and @hash say otherwise: zero their padding.
+ * @key_size: Bytes of a key, 1 to CHM_KEY_MAX.  Keys are compared and hashed as
+ *	bytes unless @equal and @hash say otherwise, so zero their padding.
  * @value_size: Bytes of a value, 0 to CHM_VALUE_MAX.
- * @value_offset: Offset of the value in a slot; 0: right after the key, at
- *	its natural alignment.
- * @slot_size: Bytes of a slot; 0: as needed.  Slots are aligned to 8 bytes as
- *	far as this and @value_offset are multiples of it.
+ * @value_offset: Offset of the value in a slot.  0 means right after the key,
+ *	at the value's natural alignment.
+ * @slot_size: Bytes of a slot.  0 means as many as needed.  A slot is aligned
+ *	to 8 bytes if this is a multiple of 8.  So is its value if @value_offset
+ *	is one, too.
  * @class: What may happen to a value while it is visible.
- * @reclaim: Who waits when a table was replaced.
+ * @reclaim: Who waits after a table was replaced.
  * @max_load: Percent of the slots that may hold pairs before the table grows,
- *	25 to 95; 0: 80.
- * @growth: Size of a grown table in percent of the old one, 110 to 400; 0: 200
- *	for tables up to 32 KiB, then 140.  CHM_CELL maps take 200 at least, and
- *	so do others while an earlier table waits for its grace period.
- * @min_entries: The table is made for at least so many pairs, and kept when the
- *	map becomes empty.
- * @max_entries: More pairs than this are refused with -E2BIG; 0: no limit.
- * @debugfs_write: Let root change this map through its debugfs directory, and
- *	make up keys to look up, be there @hash or @equal.
- * @hash: Hash of a key with a seed; NULL: a seeded hash of its bytes, which
- *	changes to SipHash if a fresh seed is no help against an attack.  A good
- *	32-bit hash will do, jhash() for example: chm multiplies the result to
- *	spread it over 64 bits, and mixes the seed in.  A hash that takes @seed into
- *	account can also be defended against chosen keys.  Called in the context of
- *	the lookup, and by writers with the map's spinlock held: it must not
- *	sleep, nor call chm.
- * @equal: Whether two keys are the same; NULL: memcmp().  Equal keys must
- *	have equal hashes.  Called as @hash.
- * @clone: CHM_CLONE only, where it is required: make a second pair of one.
- *	@new_key and @new_value hold a bitwise copy to begin with.  Returns 0,
- *	or a negative errno after undoing its own work, which ends the migration;
- *	it is tried again.  Called with the map's spinlock held and gfp
- *	%GFP_NOWAIT: it must not sleep, nor call chm.
- * @drop: Release what a removed pair owns.  Called once for each pair that
- *	was inserted (or cloned), after a grace period; never for a pair that
- *	chm_take() or chm_swap() handed out.  In CHM_WORD maps the value is the
- *	last one stored, in CHM_CELL maps what all updates have made of it.
- *	Process context, no lock held: in the module's worker, in chm_destroy(),
- *	or in a writer of a CHM_SYNC map.  It may sleep, and write to or destroy
- *	other maps; in CHM_DEFERRED maps it may also write to its own.  It must
- *	not call chm_barrier().  While it sleeps all maps wait for the worker.
- * @merge: CHM_CELL only; NULL: the value is an array of atomic_long_t, and
- *	updates are added up.  Else: bring the updates that led from @snapshot to
- *	@old_now into @new_value, by atomic operations, whatever @new_value is
- *	now.  @old_now may still change: read each of its fields once.  Called
- *	with the map's spinlock held, and in the context of chm_cell_read() with
- *	@new_value pointing to its buffer: it must not sleep, lock, or do anything
- *	else but update @new_value.
+ *	25 to 95.  0 means 80.
+ * @growth: Size of a grown table in percent of the old one, 110 to 400.  0
+ *	means 200 for tables up to 32 KiB, and 140 for larger ones.  CHM_CELL
+ *	maps use at least 200, and up to 32 KiB at least 400.  While an earlier
+ *	table waits for its grace period, a map grows by more, up to 400, so that
+ *	both are within the budget of retired memory.
+ * @min_entries: The table has room for at least this many pairs.  It is kept
+ *	when the map becomes empty.
+ * @max_entries: More pairs than this are refused with -E2BIG.  0 means no
+ *	limit.
+ * @debugfs_write: Let root change this map through its debugfs directory.  Also
+ *	let root look up made-up keys, even if the map has @hash or @equal.
+ * @hash: Hashes a key with a seed.  NULL means a seeded hash of the key's
+ *	bytes, which changes to SipHash if a fresh seed does not help against an
+ *	attack.  A good 32-bit hash is enough, for example jhash(): chm
+ *	multiplies the result to spread it over 64 bits, and mixes the seed in.
+ *	If the hash takes @seed into account, chm can also defend the map
+ *	against chosen keys.  Lookups call it in their own context.  Writers
+ *	call it with the map's spinlock held.  It must not sleep or call chm.
+ * @equal: Tells whether two keys are the same.  NULL means memcmp().  Equal
+ *	keys must have equal hashes.  It is called in the same way as @hash.
+ * @clone: For CHM_CLONE maps only, which require it.  It makes a second pair
+ *	from an existing one.  @new_key and @new_value begin as a bitwise copy.
+ *	It returns 0, or undoes its own work and returns a negative errno.  An
+ *	error ends the migration, which is tried again.  It is called with the
+ *	map's spinlock held and gfp %GFP_NOWAIT.  It must not sleep or call chm.
+ * @drop: Releases what a removed pair owns.  It is called once for each pair
+ *	that was inserted (or cloned), after a grace period.  It is never called
+ *	for a pair that chm_take() or chm_swap() handed out.  In CHM_WORD maps
+ *	the value is the last one stored.  In CHM_CELL maps it is the result of
+ *	all updates.  It runs in process context with no lock held: in the
+ *	module's worker, in chm_destroy(), or in a writer of a CHM_SYNC map.  It
+ *	may sleep, and it may write to or destroy other maps.  In CHM_DEFERRED
+ *	maps it may also write to its own map.  It must not call chm_barrier().
+ *	While it sleeps, all maps wait for the worker.
+ * @merge: For CHM_CELL maps only.  NULL means that the value is an array of
+ *	atomic_long_t, and that updates are added up.  Otherwise, it applies to
+ *	@new_value the updates that led from @snapshot to @old_now.  It must do
+ *	so by atomic operations, whatever @new_value is now.  @old_now may still
+ *	change, so read each of its fields once.  It is called with the map's
+ *	spinlock held.  It is also called in the context of chm_cell_read(),
+ *	with @new_value pointing to the buffer of that function.  It must not
+ *	sleep, take locks, or do anything but update @new_value.
  *
- * The callbacks' @ctx is that of chm_init(); NULL for DEFINE_CHM().
+ * The callbacks get the @ctx of chm_init().  It is NULL for DEFINE_CHM().
  */
 struct chm_params {
 	u32		key_size;
@@ -180,29 +193,29 @@ struct chm_params {
 /**
  * struct chm_stats - A snapshot of a map's figures, see chm_stats().
  * @entries: Pairs in the map.
- * @chunks: Chunks of the active table; 0: the map owns no table.
+ * @chunks: Chunks of the active table; 0 if the map owns no table.
  * @slots: Slots of the active table.
  * @bytes: Bytes of the active table.
  * @displaced: Pairs outside their home chunk.
- * @longest_probe: Most chunks that an insertion into this table had to visit.
+ * @longest_probe: Most chunks that any insertion into this table had to visit.
  * @dead: Removed slots whose grace period is not known to be over.
  * @grows: Migrations into a table with more chunks.
  * @shrinks: Migrations into a table with fewer chunks.
  * @rehashes: Migrations into a table with as many chunks.
  * @migrated: Pairs moved by the last migration.
- * @migrated_ns: Nanoseconds from its begin to its end.
- * @migrating: Chunks of the table that is being filled; 0: there is none.
- * @copied: Chunks that were copied into it so far.
- * @snapshot_bytes: Bytes of the snapshot of a migration that is under way, or whose
- *	old table is not freed yet: of CHM_CELL maps; of others only with
- *	CONFIG_CHM_DEBUG.
- * @changed: Pairs that readers wrote to while they were copied, other than in
- *	CHM_CELL maps; only looked for with CONFIG_CHM_DEBUG.
+ * @migrated_ns: Nanoseconds from the start to the end of that migration.
+ * @migrating: Chunks of the table that is being filled; 0 if there is none.
+ * @copied: Chunks that have been copied into it so far.
+ * @snapshot_bytes: Bytes of the snapshot of a migration that is under way, or
+ *	whose old table is not freed yet.  CHM_CELL maps take such snapshots.
+ *	Other maps do so only with CONFIG_CHM_DEBUG.
+ * @changed: Pairs that readers wrote to while they were being copied.  CHM_CELL
+ *	maps do not count these.  Only CONFIG_CHM_DEBUG looks for them.
  * @retired_bytes: Bytes of replaced tables that are not freed yet.
  * @gp_waits: Grace periods that writers waited for.
  * @reseeds: Rehashes with a fresh seed because of long probe paths.
  * @failed_allocs: Tables that could not be allocated.
- * @aborts: Migrations that were given up half done.
+ * @aborts: Migrations that were abandoned halfway.
  */
 struct chm_stats {
 	unsigned long	entries;
@@ -231,8 +244,9 @@ struct chm_stats {
 /**
  * struct chm - A concurrent hash map.
  *
- * Embed it, declare it with DEFINE_CHM(), or let DEFINE_CHM_TYPE() wrap it in
- * a type of its own.  128 bytes on 64-bit kernels without lock debugging.
+ * Embed it, declare it with DEFINE_CHM(), or let DEFINE_CHM_TYPE() wrap it in a
+ * type of its own.  It takes 128 bytes on 64-bit kernels without lock
+ * debugging.
  */
 struct chm {
 	/* private: use the functions below. */
@@ -240,27 +254,27 @@ struct chm {
 	const struct chm_params	*p;		/* NULL: no map, or destroyed */
 	void			*ctx;		/* for the callbacks */
 
-	/* The line of readers: what follows in it changes rarely. */
+	/* Readers use this cache line.  What follows in it changes rarely. */
 	struct chm_debugfs	*debugfs;
 	struct list_head	work;		/* see struct chm_worker */
 	unsigned long		reserved;	/* what chm_reserve() promised */
-	struct chm_table	*next;		/* is being filled */
+	struct chm_table	*next;		/* the table that is being filled */
 
-	/* under lock, as reserved and next: */
+	/* Protected by lock, as are reserved and next: */
 	spinlock_t		lock;		/* excludes writers */
 	u8			phase;		/* enum chm_phase */
-	u8			seeding:2;	/* enum chm_seeding, due */
-	u8			valid:1;	/* params have been looked at */
+	u8			seeding:2;	/* enum chm_seeding: what is due */
+	u8			valid:1;	/* params have been checked */
 	u8			busy:1;		/* CHM_SYNC: held by a writer */
-	u8			hash_is_bad:1;	/* no use in another seed */
-	u8			kick:1;		/* the worker is to be called */
-	u8			dying:1;	/* chm_destroy() is at work */
-	u8			hash_told:1;	/* that it is bad */
-	u8			clone_failed:1;	/* in the last migration */
-	u8			seed_failed:1;	/* no memory for a fresh one */
-	u8			claims;		/* to it: reserve and shrink */
+	u8			hash_is_bad:1;	/* another seed is of no use */
+	u8			kick:1;		/* the worker must be called */
+	u8			dying:1;	/* the map is being destroyed */
+	u8			hash_told:1;	/* hash_is_bad was reported */
+	u8			clone_failed:1;	/* during the last migration */
+	u8			seed_failed:1;	/* no memory to take a fresh one */
+	u8			claims;		/* pending calls of reserve and shrink */
 	u32			cursor;		/* chunks of tbl copied so far */
-	u32			tidy_from;	/* seconds; no tidying before */
+	u32			tidy_from;	/* in seconds; no tidying before then */
 	unsigned long		entries;
 	struct chm_table	*retired;	/* the newest; see chm_retire() */
 	unsigned long		retired_bytes;
@@ -273,7 +287,7 @@ struct chm {
 	u16			reseeds;
 	u16			failed_allocs;
 	u16			aborts;
-	u16			changed;	/* 65535: so many, or more */
+	u16			changed;	/* 65535 means so many, or more */
 #ifdef CONFIG_DEBUG_LOCK_ALLOC
 	struct lockdep_map	busy_map;	/* for busy */
 #endif
@@ -285,64 +299,71 @@ static_assert(sizeof(struct chm) <= 128);
 #endif
 
 /*
- * One buffer: this header, nr_chunks chunks, bitmaps (see chm_bitmap_longs()), and
- * a struct chm_snapshots for CHM_CELL, or for all classes with CONFIG_CHM_DEBUG.  A
- * lookup reads the first line of the header and no more.
+ * One buffer holds this header, nr_chunks chunks, bitmaps (see
+ * chm_bitmap_longs()), and a struct chm_snapshots.  Only CHM_CELL maps have the
+ * latter; with CONFIG_CHM_DEBUG all classes do.  A lookup reads only the first
+ * cache line of the header.
  */
 struct chm_table {
-	/* What readers use; constant once published, but for the bitmaps' bits. */
+	/*
+	 * Readers use these.  They are constant once published, except for
+	 * owns_full and pins_1, which writers use.
+	 */
 	u32			nr_chunks;
 	u32			stride;		/* chm_stride() of the slot size */
-	u32			slot_size;	/* the next three: of the params, */
-	u16			value_offset;	/* with zeroes filled in */
+	u32			slot_size;	/* from the params, or the default */
+	u16			value_offset;	/* likewise */
 	u16			slots_offset;	/* chm_slots_offset() */
-	u64			seed[2];	/* the second: SipHash only */
+	u64			seed[2];	/* the second one is for SipHash only */
 	const struct chm_params	*p;		/* the map's, see __chm_lookup() */
 	void			*ctx;		/* the map's */
-	u32			id;		/* tables count up */
+	u32			id;		/* serial number, counting up */
 	bool			use_siphash;	/* instead of the default hash */
-	bool			owns_full;	/* retired: drop FULL pairs, too */
-	u16			pins_1;		/* as pins_0, of generation 1 */
+	bool			owns_full;	/* retired: drop its FULL pairs, too */
+	u16			pins_1;		/* as pins_0, but of generation 1 */
 	unsigned long		max_entries;	/* at maximum load */
 
 	/* Writers only, under the map's lock. */
-	u32			longest		/* most chunks visited to insert */
+	u32			longest		/* most chunks an insertion visited */
 				__aligned(L1_CACHE_BYTES);
 	u8			dead_gen:1;	/* generation that removals join */
 	u8			roomy:1;	/* large because of DEAD slots */
-	u8			strayed:1;	/* a pair was put far from home */
-	u8			far_gone:1;	/* so far that this must end */
-	u8			waited:1;	/* a writer has, for room */
+	u8			strayed:1;	/* a pair was stored far from home */
+	u8			far_gone:1;	/* so far that this table must go */
+	u8			waited:1;	/* a writer has waited for room */
 	u8			awaited:1;	/* see chm_seal() */
-	u8			look_later;	/* writes until chm_trigger() does */
-	u16			pins_0;		/* takers of cells that joined 0 */
+	u8			look_later;	/* writes before chm_trigger() looks */
+	u16			pins_0;		/* takers of cells of generation 0 */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
-	unsigned long		cookie;		/* of !dead_gen, or of retirement */
-	u64			spread;		/* distances from home, squared */
-	u32			unlowered;	/* filter bits, perhaps useless */
-	u32			version;	/* changes of control words */
+	unsigned long		cookie;		/* for !dead_gen, or for retirement */
+	u64			spread;		/* sum of squared distances from home */
+	u32			unlowered;	/* filter bits left, perhaps useless */
+	u32			version;	/* counts changes of control words */
 
-	unsigned long		hard_entries;	/* pairs and DEAD slots, at most */
-	u32			sweep;		/* chunk where sweeping goes on */
+	unsigned long		hard_entries;	/* limit of pairs plus DEAD slots */
+	u32			sweep;		/* chunk where sweeping resumes */
 	u32			writes;		/* to this table */
-	u32			fresh;		/* writes before, since the seed */
-	u32			built_spread;	/* then, 16ths of the expected */
-	u32			built_longest;	/* @longest then */
-	u32			far;		/* chunks of long paths, since defended */
-	u32			far_enough;	/* for the next defence */
-	u32			migrated;	/* pairs */
-	u64			migrated_ns;	/* when it began, or how long it took */
-	unsigned long		ask_entries;	/* pairs, for the next growth */
+	u32			fresh;		/* earlier writes, with the same seed */
+	u32			built_spread;	/* when built, in 16ths of the expected */
+	u32			built_longest;	/* @longest when built */
+	u32			far;		/* long-path chunks since last defence */
+	u32			far_enough;	/* far that allows the next defence */
+	u32			migrated;	/* pairs that were migrated */
+	u64			migrated_ns;	/* start of migration, or its duration */
+	unsigned long		ask_entries;	/* pairs at which growth is asked for */
 	union {
 		unsigned long	awaited_cookie;	/* active: see chm_seal() */
-		size_t		bytes;		/* retired: counted by its map */
-		u64		seq;		/* handed over, see chm_barrier() */
+		size_t		bytes;		/* retired: as counted by its map */
+		u64		seq;		/* handed over: see chm_barrier() */
 	};
 	struct chm_table	*link;		/* retired: the next younger one */
 } __aligned(L1_CACHE_BYTES);
 
-/* With longer lines (powerpc64, s390) it takes two, with shorter ones more. */
+/*
+ * With longer cache lines (powerpc64, s390) the header takes two lines, with
+ * shorter ones more.
+ */
 static_assert(sizeof(struct chm_table) == CHM_HEADER_BYTES ||
 	      L1_CACHE_BYTES != 64);
 
@@ -361,7 +382,7 @@ struct chm_chunk {
 /**
  * CHM_INITIALIZER() - Static initialiser of a map, see DEFINE_CHM().
  * @name: The map.
- * @params: Pointer to its struct chm_params, of static storage.
+ * @params: Pointer to its struct chm_params, which must have static storage.
  */
 #define CHM_INITIALIZER(name, params) {					\
 	.p = (params),							\
@@ -375,9 +396,9 @@ struct chm_chunk {
  * @name: Its name; may be preceded by static.
  * @...: Designated initialisers of struct chm_params.
  *
- * At file scope.  Owns no memory until the first insertion, which reports bad
- * parameters with -EINVAL.  Has no debugfs directory.  A module that unloads still calls
- * chm_destroy().
+ * Use this at file scope.  The map owns no memory until the first insertion,
+ * which reports bad parameters with -EINVAL.  The map has no debugfs directory.
+ * A module that unloads must still call chm_destroy().
  */
 #define DEFINE_CHM(name, ...)						\
 	struct chm name = CHM_INITIALIZER(name,				\
@@ -385,7 +406,10 @@ struct chm_chunk {
 
 /* === Life ================================================================ */
 
-/* What lockdep tells the maps of one chm_init() call site apart by. */
+/*
+ * Lock classes of one chm_init() call site.  They tell its maps from others in
+ * lockdep.
+ */
 struct chm_lock_keys {
 	struct lock_class_key	lock;
 	struct lock_class_key	busy;
@@ -396,22 +420,23 @@ int __chm_init(struct chm *map, const struct chm_params *p, void *ctx,
 
 /**
  * chm_init() - Make an empty map.
- * @map: The map, uninitialised or destroyed.
+ * @map: The map, either uninitialised or destroyed.
  * @params: Must outlive the map, see struct chm_params.
  * @ctx: Passed to the callbacks of @params; may be NULL.
- * @name: Its directory under /sys/kernel/debug/chm/, up to 63 printable
- *	characters without '/'; NULL: none.  If the name is taken or debugfs
- *	fails, the map has no directory; a taken name is reported in the log.
+ * @name: Name of its directory under /sys/kernel/debug/chm/, up to 63 printable
+ *	characters without '/'.  NULL means no directory.  If the name is taken
+ *	or debugfs fails, the map has no directory.  A taken name is reported in
+ *	the log.
  *
- * Allocates no table: an empty map owns no memory beyond struct chm (G10).
- * Maps made by different calls in the source have lock classes of their own
- * (typed maps: one per type and source file).
+ * This allocates no table: an empty map owns no memory beyond struct chm (G10).
+ * Each call in the source gives its maps lock classes of their own (typed maps:
+ * one per type and source file).
  *
- * Context: Any, if @name is NULL; else process context.
+ * Context: Any if @name is NULL, otherwise process context.
  * Return:
  * * %0			- the map is ready
  * * %-EINVAL		- a parameter or the name is out of range
- * * %-ENOMEM		- no memory for what the directory's files need
+ * * %-ENOMEM		- no memory for the data of the directory's files
  */
 #define chm_init(map, params, ctx, name)				\
 ({									\
@@ -422,41 +447,41 @@ int __chm_init(struct chm *map, const struct chm_params *p, void *ctx,
 
 /**
  * chm_destroy() - Drop every pair and free all memory.
- * @map: The map.  No other call may run or begin; lookups that are still inside an
- *	RCU reader are waited for.
+ * @map: The map.  No other call may be running or begin.  chm_destroy() waits
+ *	for lookups that are still inside an RCU reader.
  *
- * Must be followed by chm_init() before the map is used again: writers are warned once,
- * and get -EINVAL; lookups find nothing.  Where it must not sleep it warns, and does
- * nothing at all.
+ * Call chm_init() before the map is used again.  Until then, writers get
+ * -EINVAL and are warned once, and lookups find nothing.  If the caller must
+ * not sleep, this warns and does nothing at all.
  *
- * Context: Process context, no RCU reader; also in the drop() of another map.  Waits
- *	for a grace period unless the map never had a table, and until the worker
- *	has ended its turn at the map.
+ * Context: Process context, outside RCU readers.  Also allowed in the drop() of
+ *	another map.  Waits for a grace period if the map has a table.
+ *	Also waits until the worker has ended its turn at the map.
  */
 void chm_destroy(struct chm *map);
 
 /**
- * chm_destroy_async() - As chm_destroy(), but wait for nothing.
- * @map: The map.  No other call may run or begin; lookups that are still inside an
- *	RCU reader may go on.
+ * chm_destroy_async() - Like chm_destroy(), but without waiting.
+ * @map: The map.  No other call may be running or begin.  Lookups that are
+ *	still inside an RCU reader may go on.
  *
- * @map itself may be freed at once, if no reader looks at it: else after a grace
- * period, with kfree_rcu() for instance.  Its pairs are dropped and its tables
- * freed by the module's worker, after a grace period.  Before the code of drop(),
- * or what its ctx points to, goes away, call chm_barrier().
+ * If no reader looks at @map, it may be freed at once.  Otherwise free it after
+ * a grace period, for instance with kfree_rcu().  The module's worker drops the
+ * pairs and frees the tables after a grace period.  Call chm_barrier() before
+ * the code of drop(), or what its ctx points to, goes away.
  *
- * Context: Any but NMI.  A map that has a debugfs directory: process context.
+ * Context: Any but NMI.  Process context if the map has a debugfs directory.
  */
 void chm_destroy_async(struct chm *map);
 
 /**
- * chm_barrier() - Wait for all that chm_destroy_async() has handed over so far.
+ * chm_barrier() - Wait for everything chm_destroy_async() has handed over so far.
  *
- * When it returns these pairs have been dropped and the tables freed.  A module
- * that uses chm_destroy_async() calls this before it unloads, as it would call
- * rcu_barrier() for call_rcu().
+ * When this returns, those pairs have been dropped and the tables freed.  A
+ * module that uses chm_destroy_async() calls this before it unloads, just as it
+ * would call rcu_barrier() for call_rcu().
  *
- * Context: Process context, no RCU reader; not in a drop().
+ * Context: Process context, outside RCU readers, and not in a drop().
  */
 void chm_barrier(void);
 
@@ -468,8 +493,9 @@ const void *chm_lookup_displaced(const struct chm_table *t, const void *key,
 				 unsigned long home_ctrl);
 
 /*
- * The first @len bytes at @from, 8 at most, as a number.  Lengths that keys have
- * are one load: what was stored in part and is loaded whole comes late.
+ * Return the first @len bytes at @from, at most 8, as a number.  The lengths
+ * that keys usually have take one load.  Storing a word in parts and then
+ * loading it whole is slow.
  */
 static __always_inline u64 chm_load_bytes(const u8 *from, u32 len)
 {
@@ -488,10 +514,11 @@ static __always_inline u64 chm_load_bytes(const u8 *from, u32 len)
 }
 
 /*
- * Default hash: fold each 8 bytes into the seed, and then once more, since one
- * fold alone keeps the structure of arithmetic progressions.  Folding the 128
- * bits of a product is from Wang Yi's wyhash and Orson Peters' foldhash.  Native
- * byte order; not for use across machines.
+ * Default hash.  It folds each 8 bytes into the seed, and then folds once more,
+ * since one fold alone keeps the structure of arithmetic progressions.  Folding
+ * the 128 bits of a product is from Wang Yi's wyhash and Orson Peters'
+ * foldhash.  The hash uses native byte order and is not for use across
+ * machines.
  */
 static __always_inline u64 chm_hash_bytes(const void *key, u32 len, u64 seed)
 {
@@ -513,7 +540,7 @@ static __always_inline u64 __chm_hash(const struct chm_table *t,
 	return chm_hash_bytes(key, p->key_size, t->seed[0]);
 }
 
-/* Word by word in line: faster than memcmp() for most keys. */
+/* Compare inline, word by word: this is faster than memcmp() for most keys. */
 static __always_inline bool chm_equal_bytes(const u8 *a, const u8 *b, u32 len)
 {
 	if (len > 8 * sizeof(u64))
@@ -536,7 +563,7 @@ static __always_inline bool __chm_equal(const void *slot, const void *key,
 	return chm_equal_bytes(slot, key, p->key_size);
 }
 
-/* Typed maps know the layout of a chunk; for others the table has it ready. */
+/* Typed maps know the layout of a chunk.  For other maps the table stores it. */
 static __always_inline size_t __chm_stride(const struct chm_table *t,
 					   const struct chm_params *p)
 {
@@ -557,7 +584,7 @@ static __always_inline u32 __chm_slot_size(const struct chm_table *t,
 	return __builtin_constant_p(p->slot_size) ? p->slot_size : t->slot_size;
 }
 
-/* Of typed maps: never 0, since a key has a size. */
+/* In typed maps this is never 0, since a key has a size. */
 static __always_inline u32 __chm_value_offset(const struct chm_table *t,
 					      const struct chm_params *p)
 {
@@ -579,7 +606,7 @@ static __always_inline void *__chm_slot(const struct chm_table *t,
 	       slot * (size_t)__chm_slot_size(t, p);
 }
 
-/* The value of @key in @c, or NULL.  @ctrl: its word, loaded once. */
+/* Return the value of @key in @c, or NULL.  @ctrl is its control word, loaded once. */
 static __always_inline const void *
 __chm_search_chunk(const struct chm_table *t, const struct chm_chunk *c,
 		   unsigned long ctrl, const void *key, u64 hash,
@@ -597,7 +624,7 @@ __chm_search_chunk(const struct chm_table *t, const struct chm_chunk *c,
 	return NULL;
 }
 
-/* The pair may be in the second line: have it come along with the first. */
+/* The pair may be in the second cache line: prefetch that along with the first. */
 static __always_inline void
 __chm_prefetch_second(const struct chm_table *t, const struct chm_chunk *c,
 		      const struct chm_params *p)
@@ -607,8 +634,8 @@ __chm_prefetch_second(const struct chm_table *t, const struct chm_chunk *c,
 }
 
 /*
- * The value of @key in its home chunk @c, or NULL.  That is final, unless it is
- * NULL and the word @ctrl overflows for @hash.
+ * Return the value of @key in its home chunk @c, or NULL.  The result is final,
+ * unless it is NULL and the word @ctrl overflows for @hash.
  */
 static __always_inline const void *
 __chm_search_home(const struct chm_table *t, const struct chm_chunk *c,
@@ -616,10 +643,10 @@ __chm_search_home(const struct chm_table *t, const struct chm_chunk *c,
 		  unsigned long *ctrl)
 {
 	/*
-	 * O1, O2, O3: acquire.  Pairs with chm_set_ctrl(): whoever sees a FULL
-	 * tag sees the bytes of its slot, whoever sees a pair published sees the
-	 * overflow filters on the way to it, and whoever sees one DEAD that was
-	 * replaced sees the new one.
+	 * O1, O2, O3: acquire.  Pairs with chm_set_ctrl(): a reader that sees a
+	 * FULL tag also sees the bytes of its slot.  A reader that sees a
+	 * published pair also sees the overflow filters on the way to it.  A
+	 * reader that sees a replaced pair as DEAD also sees the new one.
 	 */
 	*ctrl = smp_load_acquire(&c->ctrl);
 	return __chm_search_chunk(t, c, *ctrl, key, hash, p);
@@ -632,7 +659,7 @@ __chm_home_chunk(const struct chm_table *t, u64 hash,
 	return __chm_chunk(t, chm_home(hash, t->nr_chunks), p);
 }
 
-/* What the home chunk decides is inline; all else is chm_lookup_displaced(). */
+/* What the home chunk decides is inline.  chm_lookup_displaced() does the rest. */
 static __always_inline const void *
 __chm_lookup_hashed(const struct chm_table *t, const void *key, u64 hash,
 		    const struct chm_params *p)
@@ -650,16 +677,16 @@ __chm_lookup_hashed(const struct chm_table *t, const void *key, u64 hash,
 
 /*
  * O6: the pairs of a table were written before it was published.  Pairs with
- * rcu_assign_pointer() in chm_publish().  Any RCU flavour will do: grace
+ * rcu_assign_pointer() in chm_publish().  Any RCU flavour will do, since grace
  * periods wait for all of them.
  */
 #define __chm_table_rcu(map)						\
 	rcu_dereference_check((map)->tbl, rcu_read_lock_any_held())
 
 /*
- * @p: constant for typed maps; NULL: what the table says.  That and not map->p,
- * which the first insertion into a DEFINE_CHM() map writes: only what is reached
- * through the table pointer is ordered after it (O6).
+ * @p is a constant for typed maps.  If it is NULL, the params are those of the
+ * table.  They are not taken from map->p, which chm_init() and chm_destroy() write:
+ * only what is reached through the table pointer is ordered after it (O6).
  */
 static __always_inline const void *
 __chm_lookup(const struct chm *map, const void *key, const struct chm_params *p)
@@ -679,7 +706,10 @@ __chm_lookup(const struct chm *map, const void *key, const struct chm_params *p)
 	memcpy(to, &__w, sizeof(__w));					\
 } while (0)
 
-/* The words that a CHM_CELL value is copied by: as large as its place allows. */
+/*
+ * Size of the words that a CHM_CELL value is copied by: as large as its place
+ * allows.
+ */
 static __always_inline u32 __chm_cell_word(const struct chm_table *t,
 					   const struct chm_params *p)
 {
@@ -700,7 +730,7 @@ static __always_inline u32 __chm_cell_word(const struct chm_table *t,
 	}								\
 } while (0)
 
-/* Copy a CHM_CELL value, whose words may change all the while. */
+/* Copy a CHM_CELL value, whose words may change at any time. */
 static __always_inline void __chm_copy_cell(const struct chm_table *t, void *to,
 					    const void *from,
 					    const struct chm_params *p)
@@ -720,7 +750,7 @@ static __always_inline void __chm_copy_cell(const struct chm_table *t, void *to,
 	}
 }
 
-/* Copy a value out of its slot, where some may change meanwhile. */
+/* Copy a value out of its slot.  In some classes it may change meanwhile. */
 static __always_inline void __chm_copy_value(const struct chm_table *t,
 					     void *to, const void *from,
 					     const struct chm_params *p)
@@ -735,8 +765,8 @@ static __always_inline void __chm_copy_value(const struct chm_table *t,
 	}
 	/*
 	 * O8: one load, acquire.  Pairs with chm_store_as(), whose store may
-	 * come at any time: two loads could return a mixture, and without the
-	 * acquire the reader could miss what was inserted before that store.
+	 * come at any time.  Two loads could return a mixture.  Without the
+	 * acquire, the reader could miss what was inserted before that store.
 	 */
 	switch (p->value_size) {
 	case 1:
@@ -771,10 +801,10 @@ static __always_inline bool __chm_get(const struct chm *map, const void *key,
 	return found;
 }
 
-/* Keys whose home chunks chm_lookup_many() has on their way from memory. */
+/* Number of keys whose home chunks chm_lookup_many() is fetching from memory. */
 #define CHM_BATCH	32U
 
-/* Of these, keys that are to be looked for further on. */
+/* How many of these keys may wait for a search beyond their home chunks. */
 #define CHM_BEYOND	8U
 
 struct chm_batch {
@@ -782,7 +812,7 @@ struct chm_batch {
 	const struct chm_chunk *home[CHM_BATCH];
 	struct {
 		u64		hash;
-		unsigned long	ctrl;	/* of its home */
+		unsigned long	ctrl;	/* of its home chunk */
 		unsigned int	i;
 	} beyond[CHM_BEYOND];
 	unsigned int	begun, ended;	/* of beyond */
@@ -796,7 +826,7 @@ __chm_prefetch(const struct chm_table *t, const struct chm_chunk *c,
 	__chm_prefetch_second(t, c, p);
 }
 
-/* Fetch the home chunk of key @i. */
+/* Prefetch the home chunk of key @i. */
 static __always_inline void
 __chm_many_fetch(struct chm_batch *b, const struct chm_table *t, const void *keys,
 		 unsigned int i, const struct chm_params *p)
@@ -809,7 +839,7 @@ __chm_many_fetch(struct chm_batch *b, const struct chm_table *t, const void *key
 	b->home[i % CHM_BATCH] = home;
 }
 
-/* Look further on for the oldest key of those that are to be. */
+/* Search beyond the home chunk for the oldest key that waits for that. */
 static __always_inline void
 __chm_many_beyond(struct chm_batch *b, const struct chm_table *t, const void *keys,
 		  const void **values, const struct chm_params *p)
@@ -842,8 +872,9 @@ __chm_many_search(struct chm_batch *b, const struct chm_table *t, const void *ke
 }
 
 /*
- * Chunks are fetched ahead of the key that is searched for, throughout the call; and
- * where a key went on from its home, the next chunk while others are searched for.
+ * Home chunks are prefetched ahead of the key that is searched for, throughout
+ * the call.  If a key went on from its home chunk, the next chunk is prefetched
+ * while other keys are searched for.
  */
 static __always_inline unsigned int
 __chm_lookup_many(const struct chm *map, const void *keys, unsigned int n,
@@ -880,23 +911,25 @@ __chm_lookup_many(const struct chm *map, const void *keys, unsigned int n,
  * @map: The map.
  * @key: @key_size bytes.
  *
- * Wait-free: no store to shared memory, no lock, no retry (G1).  It visits the
- * chunks of the probe path once.  A key that is not in its home chunk has it look
- * back at the chunks before; should writers have put the key into one of these
- * meanwhile, it looks back once more, from there, at fewer chunks: so n chunks
- * cost less than n * n / 2 visits at the very most, and n and a few in practice.
- * Finds every key that is present during the
- * whole call, through replacement, growth, shrinking and slot reuse (G2).
- * What it returns is one pair as one writer passed it and stays readable until
- * rcu_read_unlock() (G3); a later lookup never finds an older value (G4).
- * CHM_WORD and CHM_CELL values may change: read their words with READ_ONCE() or
- * atomic_long_read().
+ * The lookup is wait-free: no store to shared memory, no lock, no retry (G1).
+ * It visits the chunks of the probe path once.  If it finds the key outside the
+ * home chunk, it looks back at the earlier chunks.  If writers have put the key
+ * into one of these meanwhile, it looks back once more from there, at fewer
+ * chunks.  So n chunks cost about n * n / 2 visits at the very most.  In
+ * practice they cost n and a few more.
  *
- * Ordering: whoever finds a pair sees all that its writer did before inserting
- * it.  Neither a hit nor a miss is a full barrier.
+ * A lookup finds every key that is present during the whole call, through
+ * replacement, growth, shrinking and slot reuse (G2).  It returns one pair
+ * exactly as one writer passed it.  The pair stays readable until
+ * rcu_read_unlock() (G3).  A later lookup never finds an older value (G4).
+ * CHM_WORD and CHM_CELL values may change, so read their words with READ_ONCE()
+ * or atomic_long_read().
  *
- * Context: Any, within rcu_read_lock() or another RCU reader, NMI included as
- *	far as @hash and @equal of the map allow.
+ * Ordering: a reader that finds a pair sees everything that its writer did
+ * before inserting it.  Neither a hit nor a miss is a full barrier.
+ *
+ * Context: Any, within rcu_read_lock() or another RCU reader.  This includes
+ *	NMI, as far as @hash and @equal of the map allow.
  * Return: The value inside the map, or NULL if the key is absent.
  */
 const void *chm_lookup(const struct chm *map, const void *key);
@@ -905,10 +938,11 @@ const void *chm_lookup(const struct chm *map, const void *key);
  * chm_get() - Find a key and copy its value out.
  * @map: The map.
  * @key: @key_size bytes.
- * @value: Receives @value_size bytes if the key is present; else untouched.
+ * @value: Receives @value_size bytes if the key is present; otherwise
+ *	untouched.
  *
- * As chm_lookup(), under an rcu_read_lock() of its own.  In CHM_CELL maps each
- * word is what chm_cell_lookup() would show; chm_cell_read() is exact.
+ * This is chm_lookup() under an rcu_read_lock() of its own.  In CHM_CELL maps
+ * each word is what chm_cell_lookup() would show.  chm_cell_read() is exact.
  *
  * Context: Any.
  * Return: Whether the key is present.
@@ -919,16 +953,17 @@ bool chm_get(const struct chm *map, const void *key, void *value);
  * chm_lookup_many() - Find many keys, overlapping their cache misses.
  * @map: The map.
  * @keys: @n keys of @key_size bytes each, packed.
- * @n: How many; any number.
+ * @n: Number of keys, without a limit.
  * @values: Receives @n pointers: the value of each key, or NULL.
  *
- * Each key is looked up as by chm_lookup(), all in one table, but in any order:
- * one call may find a pair and miss one that was inserted before it, and, if a
- * key is given twice, find the newer value first.  The chunks of the next 32 keys
- * are prefetched while those before are searched, so that a long call is faster than
- * several short ones.  DPDK's rte_hash_lookup_bulk() prefetches within a batch.
+ * Each key is looked up as by chm_lookup().  All are looked up in one table,
+ * but in any order.  So one call may find a pair and miss one that was inserted
+ * before it.  If a key is given twice, it may find the newer value first.  The
+ * chunks of the next 32 keys are prefetched while those before are searched, so
+ * a long call is faster than several short ones.  DPDK's rte_hash_lookup_bulk()
+ * prefetches within a batch.
  *
- * Context: As chm_lookup().
+ * Context: As for chm_lookup().
  * Return: How many keys are present.
  */
 unsigned int chm_lookup_many(const struct chm *map, const void *keys,
@@ -936,10 +971,7 @@ unsigned int chm_lookup_many(const struct chm *map, const void *keys,
 
 /* === Cells =============================================================== */
 
-/*
- * Refuse calls for other classes, when it compiles for typed maps, else when
- * it runs; @p is NULL for untyped maps.
- */
+/* Refuse typed calls for other classes; untyped ones are refused at run time. */
 static __always_inline void __chm_check_cell_type(const struct chm_params *p,
 						  bool add)
 {
@@ -968,7 +1000,7 @@ __chm_cell_add_to(const struct chm_table *t, const void *key, unsigned int i,
 	cell = __chm_lookup_hashed(t, key, __chm_hash(t, key, p), p);
 	if (!cell)
 		return -ENOENT;
-	/* O9: ends before the section does; pairs with chm_settle(). */
+	/* O9: this ends before the section does; pairs with chm_settle(). */
 	atomic_long_add(n, (atomic_long_t *)cell + i);
 	return 0;
 }
@@ -992,22 +1024,22 @@ static __always_inline int __chm_cell_add(struct chm *map, const void *key,
 
 /**
  * chm_cell_lookup() - Find a value that may be updated in place.
- * @map: A CHM_CELL map; for maps of other classes this is a bug (once warned
- *	of) and no key is found.
+ * @map: A CHM_CELL map.  For maps of other classes this is a bug: it is warned
+ *	of once, and no key is found.
  * @key: @key_size bytes.
  *
- * As chm_lookup(), but what it returns may be written to, within the same RCU
- * reader, by operations that are one atomic access each and commute:
- * atomic_long_add() and its relatives, or what merge() can combine.  None of
- * them is ever lost, however the table changes (G9).
+ * Like chm_lookup(), but the caller may write to what it returns, within the
+ * same RCU reader.  Each update must be one atomic access, and updates must
+ * commute: atomic_long_add() and its relatives, or what merge() can combine.
+ * No update is ever lost, however the table changes (G9).
  *
- * While a table is replaced, some CPUs update the old copy of the value and
- * some the new one, so what an update returns is not unique, what is read
- * through the pointer can go backwards, and nothing may be decided on it: no
+ * While a table is being replaced, some CPUs update the old copy of the value
+ * and some the new one.  So what an update returns is not unique, and what is
+ * read through the pointer can go backwards.  Do not decide anything on it: no
  * tickets, no reference counts, no limits, no bit locks, no cmpxchg, no plain
- * stores.  chm_cell_read() tells exactly what all updates have come to.
+ * stores.  chm_cell_read() returns the exact result of all updates.
  *
- * Context: As chm_lookup().
+ * Context: As for chm_lookup().
  * Return: The value inside the map, or NULL if the key is absent.
  */
 void *chm_cell_lookup(struct chm *map, const void *key);
@@ -1016,58 +1048,61 @@ void *chm_cell_lookup(struct chm *map, const void *key);
  * chm_cell_add() - Add to one word of a value.
  * @map: A CHM_CELL map without merge().
  * @key: @key_size bytes.
- * @i: Which of the longs that the value consists of.
- * @n: What to add; may be negative.
+ * @i: Index of the long in the value.
+ * @n: Amount to add; may be negative.
  *
- * chm_cell_lookup() and atomic_long_add() in one; implies no ordering.
+ * This is chm_cell_lookup() and atomic_long_add() in one call.  It implies no
+ * ordering.
  *
  * Context: Any.
  * Return:
  * * %0		- added
  * * %-ENOENT	- the key is absent
- * * %-EINVAL	- there is no such word, or the map is of another kind; may be
- *		  told of only once the map has a table
+ * * %-EINVAL	- there is no such word, or the map is of another kind.  This
+ *		  may be reported only once the map has a table.
  */
 int chm_cell_add(struct chm *map, const void *key, unsigned int i, long n);
 
 /**
- * chm_cell_upsert_add() - Add to one word of a value, which may begin with it.
+ * chm_cell_upsert_add() - Add to one word of a value; insert the key if absent.
  * @map: A CHM_CELL map without merge().
  * @key: @key_size bytes.
- * @i: Which of the longs that the value consists of.
- * @n: What to add; may be negative.
+ * @i: Index of the long in the value.
+ * @n: Amount to add; may be negative.
  * @gfp: As for chm_insert().
  *
- * As chm_cell_add(); if the key is absent it is inserted first, with a value of
- * zeroes.  Takes no lock if the key is present.
+ * Like chm_cell_add().  But if the key is absent, it is inserted first, with a
+ * value of zeroes.  Takes no lock if the key is present.
  *
- * Context: As chm_insert().
+ * Context: As for chm_insert().
  * Return:
  * * %0		- added
  * * %1		- inserted, and added
- * * %-EINVAL	- as chm_cell_add() and chm_insert()
- * * others	- as chm_insert(), but for %-EEXIST
+ * * %-EINVAL	- as for chm_cell_add() and chm_insert()
+ * * others	- as for chm_insert(), except %-EEXIST
  */
 int __must_check chm_cell_upsert_add(struct chm *map, const void *key,
 				     unsigned int i, long n, gfp_t gfp);
 
 /**
- * chm_cell_read() - Copy out what the updates of a value have come to.
- * @map: A CHM_CELL map; for maps of other classes this is a bug (once warned
- *	of) and no key is found.
+ * chm_cell_read() - Copy out the result of all updates of a value.
+ * @map: A CHM_CELL map.  For maps of other classes this is a bug: it is warned
+ *	of once, and no key is found.
  * @key: @key_size bytes.
- * @value: Receives @value_size bytes if the key is present; else untouched.  In
- *	maps with merge() aligned as the value's type is.
+ * @value: Receives @value_size bytes if the key is present; otherwise
+ *	untouched.  In maps with merge() it must be aligned as the value's type
+ *	is.
  *
- * Exact, also while the table is being replaced: each word has all updates that
- * ended before this call began, each once, and of those that go on meanwhile
- * some.  So a word that is only added to never goes backwards from one call to
- * another.  Which some is not said: +1 by one thread and then -1 by another, both
- * during the call, may read as -1.  Words are read one after the other.
+ * The result is exact, even while the table is being replaced.  Each word has
+ * every update that ended before this call began, each once.  It also has some
+ * of the updates that run during the call; which ones is unspecified.  So a
+ * word that is only added to never goes backwards from one call to another.
+ * But if one thread adds 1 and then another adds -1, both during the call, the
+ * word may read as -1.  Words are read one after the other.
  *
- * Reads again while the old copy of a word is being merged into the new one, or
- * chm_replace() exchanges the word, and waits for that one addition, exchange or
- * call of merge(), which another CPU makes with interrupts off.
+ * This call reads a word again while its old copy is being merged into the new
+ * one, or while chm_replace() exchanges it.  It waits for that one addition,
+ * exchange or call of merge(), which another CPU makes with interrupts off.
  *
  * Context: Any but NMI.
  * Return: Whether the key is present.
@@ -1077,57 +1112,62 @@ bool chm_cell_read(const struct chm *map, const void *key, void *value);
 /* === Update ============================================================== */
 
 /*
- * All of these may be called in any context but NMI, also inside rcu_read_lock(),
- * with interrupts off and under spinlocks, unless @gfp allows to block
- * (gfpflags_allow_blocking()): then from process context outside RCU readers.  On
- * PREEMPT_RT: not in hard interrupts, nor under raw spinlocks.  A map's spinlock is
- * taken with interrupts off, for a bounded number of chunks.  CHM_SYNC maps: process
- * context only.
+ * All of these may be called in any context but NMI, also inside
+ * rcu_read_lock(), with interrupts off and under spinlocks.  But if @gfp allows
+ * blocking (gfpflags_allow_blocking()), call them from process context outside
+ * RCU readers.  On PREEMPT_RT, do not call them in hard interrupts or under raw
+ * spinlocks.  A map's spinlock is taken with interrupts off, for a bounded
+ * number of chunks.  For CHM_SYNC maps, call them in process context only.
  *
- * A call that would have to sleep where it may not is reported once in the kernel
- * log, on every kernel that can tell, and fails with -EDEADLK.
+ * A call that would have to sleep where it must not fails with -EDEADLK.  It is
+ * reported once in the kernel log, on every kernel that can tell.
  *
- * A caller that holds a lock of the scheduler or of printk() must have interrupts
- * off, and give a @gfp without __GFP_KSWAPD_RECLAIM: then the worker is woken up from
- * an interrupt, and kswapd is not.  Not for CHM_CLONE maps: clone() allocates.  A
- * caller that may block can wait for the worker, and so for the drop() of any map: it
- * must not hold a lock that one of these takes.
+ * A caller that holds a lock of the scheduler or of printk() must have
+ * interrupts off, and must pass a @gfp without __GFP_KSWAPD_RECLAIM.  Then the
+ * worker is woken up from an interrupt, and kswapd is not woken up.  CHM_CLONE
+ * maps do not support this, because clone() allocates.  A caller that may block
+ * can wait for the worker, and so for the drop() of any map.  It must not hold
+ * a lock that one of these callbacks takes.
  *
- * While chm_destroy() drops pairs, what would insert fails with -ESHUTDOWN: a drop()
- * may write to its own map.
+ * While chm_destroy() drops pairs, calls that would insert fail with
+ * -ESHUTDOWN, since a drop() may write to its own map.
  */
 
 /**
  * chm_insert() - Add a pair whose key is absent.
  * @map: The map.
  * @key: @key_size bytes, copied.
- * @value: @value_size bytes, copied; NULL only if that is 0.
- * @gfp: For the new table, should one be needed.
+ * @value: @value_size bytes, copied; NULL only if @value_size is 0.
+ * @gfp: For the new table, if one is needed.
  *
- * On failure the map is as it was (G6) and the caller still owns what the pair
- * refers to.  Cannot fail with -ENOMEM within what chm_reserve() promised (G7).
+ * On failure the map is unchanged (G6), and the caller still owns what the pair
+ * refers to.  The call cannot fail with -ENOMEM within what chm_reserve()
+ * promised (G7).
  *
- * A growth is begun well before the table is full, and every writer copies a few
- * chunks.  Only if the worker gets no memory in time does the table fill up (to
- * half way between max_load and 100 percent).  Then a caller who may block looks for
- * memory itself and finishes the migration, or waits for a grace period.  Another one
- * tries to allocate the table, and copies up to 4096 chunks, some times over; it gets
- * -ENOMEM if that is not enough.  In CHM_CELL maps no table can follow the last one
- * before the grace period that their cells settle in is over: reserve what callers
- * who must not sleep will insert meanwhile.
+ * Growth begins well before the table is full, and every writer copies a few
+ * chunks.  The table fills up (to half way between max_load and 100 percent)
+ * only if the worker gets no memory in time.  Then a caller that may block
+ * looks for memory itself and finishes the migration, or waits for a grace
+ * period.  A caller that must not block tries to allocate the table, and copies
+ * up to 4096 chunks, several times if need be.  It gets -ENOMEM if that is not
+ * enough.  In CHM_CELL maps, the next table has to wait until the cells of the
+ * last migration have settled, which takes a grace period.  So reserve what
+ * callers that must not sleep will insert meanwhile.
  *
- * Ordering: all that the caller did before is visible to any reader that finds the
- * pair.
+ * Ordering: a reader that finds the pair sees everything that the caller did
+ * before.
  *
  * Context: Any but NMI; see above.
  * Return:
  * * %0		- inserted
  * * %-EEXIST	- the key is present
- * * %-ENOMEM	- the table is full and another one could not be had.  The worker
- *		  has been asked for one: a later try may succeed.
- * * %-E2BIG	- the map is at @max_entries, or at what chm can address
- * * %-EINVAL	- DEFINE_CHM() with bad parameters, or no value, or no map
- * * %-EDEADLK	- @gfp allows to block, and the caller must not
+ * * %-ENOMEM	- the table is full and another one could not be allocated.  The
+ *		  worker has been asked for one, so a later try may succeed.
+ * * %-E2BIG	- the map is at @max_entries, or at the limit of what chm can address
+ * * %-EINVAL	- bad parameters of DEFINE_CHM(), or no value, or no map
+ * * %-EDEADLK	- @gfp allows blocking, or it is a CHM_SYNC map, but the caller must
+ *		  not sleep
+ * * %-ESHUTDOWN	- chm_destroy() of the map is at work
  */
 int __must_check chm_insert(struct chm *map, const void *key,
 			    const void *value, gfp_t gfp);
@@ -1139,27 +1179,28 @@ int __must_check chm_insert(struct chm *map, const void *key,
  * @value: The value to insert.  If the key is present, receives its value instead.
  * @gfp: As for chm_insert().
  *
- * Context: As chm_insert().
+ * Context: As for chm_insert().
  * Return:
  * * %1		- inserted
- * * %0		- the key was present; @value is what it had, as chm_get() copies
- * * others	- as chm_insert(), but for %-EEXIST
+ * * %0		- the key was present; its value was copied to @value, as by chm_get()
+ * * others	- as for chm_insert(), except %-EEXIST
  */
 int __must_check chm_get_or_insert(struct chm *map, const void *key,
 				   void *value, gfp_t gfp);
 
 /**
- * chm_lookup_or_insert() - Find the value of a key, which is inserted if absent.
+ * chm_lookup_or_insert() - Find the value of a key, or insert it if absent.
  * @map: The map.
  * @key: As for chm_insert().
  * @value: The value to insert.
- * @gfp: As for chm_insert(); must not allow to block.
+ * @gfp: As for chm_insert(); must not allow blocking.
  *
- * Compare with @value's bytes, or use chm_get_or_insert(), to learn which it was.
+ * To learn whether the key was present, compare the result with the bytes of
+ * @value, or use chm_get_or_insert().
  *
- * Context: As chm_insert(), within rcu_read_lock().
- * Return: The value inside the map, valid until rcu_read_unlock(); or an ERR_PTR()
- * as chm_insert(), but for %-EEXIST.
+ * Context: As for chm_insert(), within rcu_read_lock().
+ * Return: The value inside the map, valid until rcu_read_unlock().  Otherwise
+ * an ERR_PTR() as for chm_insert(), except %-EEXIST.
  */
 const void *chm_lookup_or_insert(struct chm *map, const void *key,
 				 const void *value, gfp_t gfp);
@@ -1168,64 +1209,68 @@ const void *chm_lookup_or_insert(struct chm *map, const void *key,
  * chm_insert_many() - Add many pairs whose keys are absent.
  * @map: The map.
  * @keys: @n keys of @key_size bytes each, packed.
- * @values: @n values of @value_size bytes each, packed; NULL only if that is 0.
- * @n: How many; any number.
+ * @values: @n values of @value_size bytes each, packed; NULL only if that size is 0.
+ * @n: Number of keys, without a limit.
  * @gfp: As for chm_insert().
- * @err: Receives 0, or why the first pair that is not counted was not inserted.
+ * @err: Receives 0, or the reason why the first uncounted pair was not
+ *	inserted.
  *
- * As chm_insert() for one pair after the other, until one fails; with fewer
- * rounds of the map's lock, and with the chunks of later pairs prefetched.
+ * This inserts one pair after the other as by chm_insert(), until one fails.
+ * It takes the map's lock fewer times, and prefetches the chunks of later
+ * pairs.
  *
- * Context: As chm_insert().
- * Return: How many pairs were inserted, all before the one that failed.
+ * Context: As for chm_insert().
+ * Return: How many pairs were inserted.  All of them come before the one that
+ * failed.
  */
 unsigned long chm_insert_many(struct chm *map, const void *keys,
 			      const void *values, unsigned long n, gfp_t gfp,
 			      int *err);
 
 /**
- * chm_replace() - Give a key that is present another value.
+ * chm_replace() - Replace the value of a key that is present.
  * @map: The map.
- * @key: @key_size bytes, copied (CHM_WORD, CHM_CELL: not used again).
+ * @key: @key_size bytes, copied.  CHM_WORD and CHM_CELL maps use it only to
+ *	find the pair.
  * @value: @value_size bytes, copied.
- * @gfp: For a new table, should the old one have no free slot where it counts.
+ * @gfp: For a new table, if the old one has no free slot where one is needed.
  *
- * Readers find the old pair or the new one, never neither, never a mixture.
- * The old pair is dropped after a grace period; in CHM_WORD maps the word is
+ * Readers always find either the old pair or the new one, never a mixture.  The
+ * old pair is dropped after a grace period.  In CHM_WORD maps the word is
  * overwritten in place and nothing is dropped.
  *
  * In CHM_CELL maps each word is exchanged in place, one after the other, and
- * nothing is dropped.  An update of a word comes either before, and is
- * overwritten, or after, and is added to the new word; none is applied to a word
- * that is no longer there.  Not for maps with merge(), whose words chm does not
- * know.
+ * nothing is dropped.  An update that comes before the exchange of its word is
+ * overwritten.  One that comes after is added to the new word.  No update is
+ * applied to a word that is no longer there.  Maps with merge() refuse this,
+ * since chm does not know their words.
  *
- * Context: As chm_insert().
+ * Context: As for chm_insert().
  * Return:
  * * %0		- replaced
  * * %-ENOENT	- the key is absent
  * * %-EOPNOTSUPP - a CHM_CELL map with merge()
- * * others	- as chm_insert(), but for %-EEXIST
+ * * others	- as for chm_insert(), except %-EEXIST
  */
 int __must_check chm_replace(struct chm *map, const void *key,
 			     const void *value, gfp_t gfp);
 
 /**
- * chm_replace_if() - Give a key another value if it has the expected one.
+ * chm_replace_if() - Replace the value of a key if it is the expected one.
  * @map: The map; not of class CHM_CELL.
  * @key: As for chm_replace().
  * @expected: @value_size bytes, compared with those of the present value.
  * @value: As for chm_replace().
  * @gfp: As for chm_replace().
  *
- * Context: As chm_insert().
+ * Context: As for chm_insert().
  * Return:
  * * %0		- replaced
  * * %-ENOENT	- the key is absent
  * * %-ESTALE	- it has another value
  * * %-EOPNOTSUPP - a CHM_CELL map
- * * %-EINVAL	- no @expected, or as chm_insert()
- * * others	- as chm_insert(), but for %-EEXIST
+ * * %-EINVAL	- no @expected, or as for chm_insert()
+ * * others	- as for chm_insert(), except %-EEXIST
  */
 int __must_check chm_replace_if(struct chm *map, const void *key,
 				const void *expected, const void *value,
@@ -1238,12 +1283,12 @@ int __must_check chm_replace_if(struct chm *map, const void *key,
  * @value: As for chm_insert() or chm_replace().
  * @gfp: As for chm_insert() or chm_replace().
  *
- * Context: As chm_insert().
+ * Context: As for chm_insert().
  * Return:
  * * %0		- replaced
  * * %1		- inserted
  * * %-EOPNOTSUPP - present, in a CHM_CELL map with merge()
- * * others	- as chm_insert(), but for %-EEXIST
+ * * others	- as for chm_insert(), except %-EEXIST
  */
 int __must_check chm_upsert(struct chm *map, const void *key,
 			    const void *value, gfp_t gfp);
@@ -1253,20 +1298,21 @@ int __must_check chm_upsert(struct chm *map, const void *key,
  * @map: The map; not of class CHM_CELL.
  * @key: As for chm_upsert().
  * @value: As for chm_upsert().
- * @old_key: Receives the key of the old pair, as it was stored; NULL: not wanted.
- * @old_value: Receives its value.
+ * @old_key: Receives the key of the old pair, as it was stored; NULL if not
+ *	wanted.
+ * @old_value: Receives the value of the old pair.
  * @gfp: As for chm_upsert().
  *
- * The old pair is the caller's: drop() will not run for it, and as with
- * chm_take(), what it refers to must outlive a grace period.  In CHM_WORD maps the
- * key that is stored stays in the map, and is the map's.
+ * The old pair now belongs to the caller, and drop() will not run for it.  As
+ * with chm_take(), what it refers to must outlive a grace period.  In CHM_WORD
+ * maps the stored key stays in the map and belongs to it.
  *
- * Context: As chm_insert().
+ * Context: As for chm_insert().
  * Return:
  * * %1		- inserted; @old_key and @old_value are untouched
  * * %0		- exchanged
  * * %-EOPNOTSUPP - a CHM_CELL map
- * * others	- as chm_insert(), but for %-EEXIST
+ * * others	- as for chm_insert(), except %-EEXIST
  */
 int __must_check chm_swap(struct chm *map, const void *key, const void *value,
 			  void *old_key, void *old_value, gfp_t gfp);
@@ -1276,15 +1322,18 @@ int __must_check chm_swap(struct chm *map, const void *key, const void *value,
  * @map: The map.
  * @key: @key_size bytes.
  *
- * Readers that found the pair may go on reading it until rcu_read_unlock();
- * drop() runs after a grace period, in the module's worker.  Allocates nothing.
- * Allowed inside chm_for_each_rcu() and between calls of chm_iter_next().
+ * Readers that found the pair may go on reading it until rcu_read_unlock().
+ * drop() runs after a grace period: in the module's worker, or for CHM_SYNC
+ * maps in the writer that waits for it.  This call allocates nothing.  It is
+ * allowed inside chm_for_each_rcu() and between calls of chm_iter_next().
  *
- * Context: Any but NMI; CHM_SYNC: process context, outside RCU readers.
+ * Context: Any but NMI.  For CHM_SYNC maps, process context outside RCU
+ *	readers.
  * Return:
  * * %0		- removed
  * * %-ENOENT	- the key is absent
  * * %-EINVAL	- no map
+ * * %-EDEADLK	- a CHM_SYNC map, and the caller must not sleep
  */
 int chm_remove(struct chm *map, const void *key);
 
@@ -1294,16 +1343,17 @@ int chm_remove(struct chm *map, const void *key);
  * @key: @key_size bytes.
  * @expected: @value_size bytes, compared with those of the present value.
  *
- * As chm_remove().  With a pointer as the value, this removes an object and not
- * another one that has come under the same key.
+ * Like chm_remove().  If the value is a pointer, this removes that object, and
+ * not another one that has since been inserted under the same key.
  *
- * Context: As chm_remove().
+ * Context: As for chm_remove().
  * Return:
  * * %0		- removed
  * * %-ENOENT	- the key is absent
  * * %-ESTALE	- it has another value
  * * %-EOPNOTSUPP - a CHM_CELL map
  * * %-EINVAL	- no map, or no @expected
+ * * %-EDEADLK	- as for chm_remove()
  */
 int chm_remove_if(struct chm *map, const void *key, const void *expected);
 
@@ -1311,63 +1361,65 @@ int chm_remove_if(struct chm *map, const void *key, const void *expected);
  * chm_take() - Remove a key and hand its pair to the caller.
  * @map: The map.
  * @key: @key_size bytes.
- * @old_key: Receives the key as it was stored; NULL: not wanted.
- * @value: Receives @value_size bytes; NULL: not wanted.
+ * @old_key: Receives the key as it was stored; NULL if not wanted.
+ * @value: Receives @value_size bytes; NULL if not wanted.
  *
- * drop() will not run for this pair: what it owns is the caller's now.  Readers
- * may still look at the pair until a grace period is over, so what it refers to
- * must outlive one (kfree_rcu(), synchronize_rcu()).
+ * drop() will not run for this pair: the caller now owns what the pair owned.
+ * Readers may still look at the pair until a grace period is over.  So what it
+ * refers to must outlive one (kfree_rcu(), synchronize_rcu()).
  *
- * In CHM_CELL maps readers may also still update it: so this waits for a grace
- * period, and for the worker if a migration is to be merged, and @value has every
- * update.
+ * In CHM_CELL maps readers may also still update the pair.  So this call waits
+ * for a grace period, and also for the worker if a migration must be merged.
+ * Then @value has every update.
  *
- * Context: As chm_remove(); CHM_CELL: process context, outside RCU readers.
+ * Context: As for chm_remove().  For CHM_CELL maps, process context outside RCU
+ *	readers.
  * Return:
  * * %0		- removed, @old_key and @value are valid
  * * %-ENOENT	- the key is absent
  * * %-EINVAL	- no map
- * * %-EDEADLK	- a CHM_CELL map, where the caller must not sleep
+ * * %-EDEADLK	- a CHM_CELL or CHM_SYNC map, and the caller must not sleep
  */
 int chm_take(struct chm *map, const void *key, void *old_key, void *value);
 
 /**
  * chm_reserve() - Make room ahead of time.
  * @map: The map.
- * @n: How many pairs the map shall be able to hold in all.
- * @gfp: For the new table, should one be needed; must allow to block.
+ * @n: How many pairs in all the map must be able to hold.
+ * @gfp: For the new table, if one is needed; must allow blocking.
  *
- * From then on @n pairs in all fit without an allocation that has to succeed,
- * also after removals (G7): in callers who must not sleep, as long as no more than
- * @n / 8 pairs were removed or replaced within the last two grace periods.  That is
- * with a max_load of 80; with 90, @n / 18, and with 95, @n / 38.
- * Lasts until chm_shrink() or the next chm_reserve().
+ * From then on, @n pairs in all fit without an allocation that has to succeed,
+ * even after removals (G7).  For callers that must not sleep, this holds as
+ * long as no more than @n / 8 pairs were removed or replaced within the last
+ * two grace periods.  That limit is for a max_load of 80.  It is @n / 18 for
+ * 90, and @n / 38 for 95.  The reservation lasts until chm_shrink() or the next
+ * chm_reserve().
  *
  * Context: Process context, outside RCU readers.  May wait for a grace period.
  * Return:
  * * %0		- done
- * * %-ENOMEM	- no memory, or clone() has failed; the map is as it was
- * * %-E2BIG	- more than @max_entries, or than chm can address
- * * %-EBUSY	- the caller is a drop(), and what it would wait for is the worker
- * * %-EINVAL	- as chm_insert()
+ * * %-ENOMEM	- no memory, or clone() has failed; the map is unchanged
+ * * %-E2BIG	- @n is more than @max_entries, or more than chm can address
+ * * %-EBUSY	- the caller is a drop(), and would have to wait for the worker
+ * * %-EINVAL	- as for chm_insert()
  * * %-EDEADLK	- the caller must not sleep
  */
 int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
 
 /**
- * chm_shrink() - Give back what the pairs do not need.
+ * chm_shrink() - Free the memory that the pairs do not need.
  * @map: The map.
- * @gfp: For the smaller table; must allow to block.
+ * @gfp: For the smaller table; must allow blocking.
  *
- * Ends what chm_reserve() promised, also if it fails.  An empty map then owns no
- * table.  A map that is used to less than an eighth also shrinks by itself, and one
- * that stays empty for a grace period or two frees its table; but both keep what
- * was reserved, and @min_entries.
+ * This ends what chm_reserve() promised, even if it fails.  An empty map then
+ * owns no table.  A map also shrinks by itself when less than an eighth of it
+ * is used.  A map that stays empty for a grace period or two frees its table.
+ * Both keep room for what was reserved, and for @min_entries.
  *
- * Context: As chm_reserve().
+ * Context: As for chm_reserve().
  * Return:
  * * %0		- the table fits the pairs
- * * others	- as chm_reserve()
+ * * others	- as for chm_reserve()
  */
 int chm_shrink(struct chm *map, gfp_t gfp);
 
@@ -1375,13 +1427,15 @@ int chm_shrink(struct chm *map, gfp_t gfp);
  * chm_clear() - Remove every pair.
  * @map: The map.
  *
- * Publishes an empty table, or none, in one store: a lookup that begins later finds
- * no pair that was there before.  The worker drops the pairs after a grace period.
- * Takes the same time for any number of pairs; only if something was reserved, and
- * there is no memory for another table of that size, each pair is removed, a few at
- * a time, as by chm_remove().
+ * This publishes an empty table, or none, in one store.  A lookup that begins
+ * later finds no pair that was there before.  The worker drops the pairs after
+ * a grace period.  This takes the same time for any number of pairs, with two
+ * exceptions.  If something was reserved, or @min_entries asks for it, and there
+ * is no memory for another table of that size, each pair is removed as by
+ * chm_remove(), a few at a time.  So it is if too many retired tables still wait
+ * for their readers.
  *
- * Context: As chm_remove().
+ * Context: As for chm_remove().
  */
 void chm_clear(struct chm *map);
 
@@ -1389,11 +1443,12 @@ void chm_clear(struct chm *map);
 
 /**
  * chm_hash_string() - A hash() for keys that are pointers to strings.
- * @key: The key: a pointer to a const char *, whose string ends with a 0.
- * @seed: The table's.
+ * @key: The key: a pointer to a const char *, whose string is NUL-terminated.
+ * @seed: The seed of the table.
  *
- * SipHash of the string, as strong as @seed is secret.  For maps whose key type is
- * a char *.  Arrays of char that are padded with zeroes need no hash().
+ * This is SipHash of the string, and as strong as @seed is secret.  Use it for
+ * maps whose key type is a char *.  Arrays of char that are padded with zeroes
+ * need no hash().
  *
  * Context: Any.
  * Return: The hash.
@@ -1403,7 +1458,7 @@ u64 chm_hash_string(const void *key, u64 seed);
 /**
  * chm_equal_string() - The equal() that goes with chm_hash_string().
  * @a: A key.
- * @b: Another.
+ * @b: Another key.
  *
  * Context: Any.
  * Return: Whether their strings are the same.
@@ -1427,9 +1482,9 @@ static inline unsigned long chm_count(const struct chm *map)
 /**
  * chm_stats() - Take a snapshot of the map's figures.
  * @map: The map.
- * @s: Receives them.
+ * @s: Receives the figures.
  *
- * Costs a few loads; looks at no pair.
+ * This takes the map's spinlock for a moment, and looks at no pair.
  *
  * Context: Any but NMI.
  */
@@ -1439,15 +1494,17 @@ void chm_stats(const struct chm *map, struct chm_stats *s);
  * chm_verify() - Check every invariant of the map.
  * @map: The map.
  *
- * Tags against hashes, reachability of each pair along its probe path,
- * overflow filters, number of pairs and of DEAD slots, duplicate keys, the bitmaps
- * of chunks, the retired tables, and a table that is being filled against what was
- * copied into it.  What is wrong goes to the kernel log.
+ * This checks tags against hashes, the reachability of each pair along its
+ * probe path, overflow filters, the number of pairs and of DEAD slots,
+ * duplicate keys, the bitmaps of chunks, and the retired tables.  If a table is
+ * being filled, this also checks it against what was copied into it.  Errors go
+ * to the kernel log.
  *
- * Looks at some chunks in each hold of the map's spinlock and begins again if a writer
- * has changed the map.  After some attempts it holds the lock for the whole of a small
- * table; in a large one it goes on and checks each pair, but no sums: the numbers of
- * pairs and of DEAD slots, and whether filters have bits too many.
+ * Each hold of the map's spinlock covers some chunks.  The check begins again
+ * if a writer has changed the map.  After some attempts, it holds the lock for
+ * the whole of a small table.  In a large table it goes on and checks each
+ * pair, but no sums: it does not check the number of pairs, the number of DEAD
+ * slots, or whether filters have bits too many.
  *
  * Context: Process context, outside RCU readers.
  * Return:
@@ -1455,33 +1512,35 @@ void chm_stats(const struct chm *map, struct chm_stats *s);
  * * %-EUCLEAN	- at least one invariant is broken
  * * %-EBUSY	- the table was replaced again and again; nothing is known
  * * %-ENOMEM	- no memory for the check; nothing is known
+ * * %-EINVAL	- no map
+ * * %-EDEADLK	- the caller must not sleep
  */
 int __must_check chm_verify(const struct chm *map);
 
-/* So many orders of hashes can a walk go through, see chm_iter_next(). */
+/* Number of hash orders that a walk can go through, see chm_iter_init(). */
 #define CHM_ORDERS	4U
 
-/* A prefix of the order that a seed gives all keys: up to and with this pair. */
+/* A prefix of the order that a seed gives all keys: up to and including this pair. */
 struct chm_prefix {
 	u64	seed[2];
 	u64	hash;
 	u64	fingerprint;	/* of the key: tells equal hashes apart */
 	bool	use_siphash;
-	bool	started;	/* else nothing */
+	bool	started;	/* otherwise the prefix is empty */
 };
 
-/* Where a walk stands: the union of these prefixes is behind it. */
+/* The position of a walk: it has passed the union of these prefixes. */
 struct chm_cursor {
-	struct chm_prefix	at[CHM_ORDERS];	/* the first is of the latest seed */
+	struct chm_prefix	at[CHM_ORDERS];	/* the first one is of the latest seed */
 	u8			orders;
 	bool			ended;
 	bool			stale;		/* too many seeds: ended early */
 };
 
-/* Pairs of one home that a walk looks ahead at. */
+/* Pairs of one home chunk that a walk looks ahead at. */
 #define CHM_AHEAD	8U
 
-/* The first of them behind the cursor; good while no slot is reused. */
+/* The first of them after the cursor.  They are valid while no slot is reused. */
 struct chm_ahead {
 	struct {
 		u64	hash;
@@ -1490,19 +1549,20 @@ struct chm_ahead {
 		bool	tied;		/* another pair has this hash */
 	} pairs[CHM_AHEAD];
 	unsigned long	cookie;		/* of the table, when they were found */
-	u32		table;		/* which one */
+	u32		table;		/* id of that table */
 	u32		home;
 	u8		n;
-	u8		next;		/* of these, to be given */
+	u8		next;		/* index of the next one to return */
 	bool		sorted;
-	bool		more;		/* of this home, behind these */
+	bool		more;		/* this home has others after these */
 };
 
 /**
  * struct chm_iter - A walk over a map, see chm_iter_init().
  *
- * A plain struct that may be copied, stored, and forgotten: it holds nothing.  It is
- * too large for the ctx of a netlink dump, which may point to one.
+ * This is a plain struct that may be copied, stored, and forgotten: it holds
+ * nothing.  It is too large for the ctx of a netlink dump, but that may point
+ * to one.
  */
 struct chm_iter {
 	/* private: use the functions below. */
@@ -1516,19 +1576,21 @@ struct chm_iter {
  * @it: The walk.
  * @map: The map; must not be destroyed before the last chm_iter_next().
  *
- * Visits every key that is present throughout exactly once, any other at most
- * once, across any number of growths and shrinks (G8).  The order is that of the
- * hashes.  CHM_CELL values are copied as by chm_get().
+ * A walk visits every key that is present throughout exactly once, and any
+ * other at most once.  This holds across any number of growths and shrinks
+ * (G8).  The order is that of the hashes.  CHM_CELL values are copied as by
+ * chm_get().
  *
- * The walk pins nothing, so it can be left unfinished.  If the map takes a fresh
- * seed meanwhile, the walk goes on in the new order, and passes over what it has
- * visited in the old ones.  It remembers CHM_ORDERS of them.  After more, which
- * takes that many floods, it ends early and chm_iter_stale() says so.
+ * The walk pins nothing, so it can be left unfinished.  If the map takes a
+ * fresh seed meanwhile, the walk goes on in the new order, and skips what it
+ * has visited in the old ones.  It remembers CHM_ORDERS of them.  After more,
+ * which takes that many floods, it ends early and chm_iter_stale() says so.
  *
- * In maps with a custom @equal this holds for keys that are replaced by equal ones
- * with other bytes as well, if @hash depends on its seed, as jhash() does.  With a
- * hash that does not, such a key may come twice, or not at all.  Keys that are not
- * equal must not have equal hashes under every seed: only one of them would come.
+ * In maps with a custom @equal, a key may be replaced by an equal one with
+ * other bytes.  The above holds for such keys as well if @hash depends on its
+ * seed, as jhash() does.  If @hash does not, such a key may come twice, or not
+ * at all.  Keys that are not equal must not have equal hashes under every seed:
+ * only one of them would come.
  *
  * Context: Any.
  */
@@ -1537,20 +1599,21 @@ void chm_iter_init(struct chm_iter *it, struct chm *map);
 /**
  * chm_iter_next() - Copy out the next pair of a walk.
  * @it: The walk.
- * @key: Receives @key_size bytes; NULL: not wanted.  Undefined at the end.
- * @value: Receives @value_size bytes; NULL: not wanted.  Undefined at the end.
+ * @key: Receives @key_size bytes; NULL if not wanted.  Undefined at the end.
+ * @value: Receives @value_size bytes; NULL if not wanted.  Undefined at the end.
  *
- * Is in an RCU reader for no more than 64 chunks at a time; for more, up to twice a
- * probe path, if removals have disturbed it there.
+ * This call stays in an RCU reader for at most 64 chunks at a time.  If
+ * removals have disturbed it there, it may visit more in one reader, up to
+ * twice a probe path.
  *
  * Context: Any; between calls the caller may sleep and change the map.
- * Return: Whether there was a pair; false from then on.
+ * Return: Whether there was a pair.  Once false, it remains false.
  */
 bool chm_iter_next(struct chm_iter *it, void *key, void *value);
 
 /**
- * chm_iter_stale() - Has a walk ended before it saw all?
- * @it: The walk; chm_iter_next() has returned false.
+ * chm_iter_stale() - Tell whether a walk ended before it saw everything.
+ * @it: The walk, after chm_iter_next() has returned false.
  *
  * Context: Any.
  * Return: Whether the map has changed its seed too often.
@@ -1582,9 +1645,9 @@ bool chm_pos_next(struct chm_pos *pos);
  * @k: Pointer to const, receives the key inside the map.
  * @v: Pointer to const, receives the value inside the map.
  *
- * Each key at most once; each that is present throughout exactly once.
- * Writers go on, but what happens in a newer table is not seen.  The pointers
- * are valid until rcu_read_unlock().
+ * Each key is visited at most once, and each that is present throughout exactly
+ * once.  Writers go on, but changes in a newer table are not seen.  The
+ * pointers are valid until rcu_read_unlock().
  *
  * Context: Within rcu_read_lock() from before the loop until after it.
  */
@@ -1631,8 +1694,8 @@ static __always_inline void __chm_check_type(const struct chm_params *p,
 	 (sizeof(long) == 8 && __chm_is(type, atomic64_t)))
 
 /*
- * What a map cannot hold, as far as the compiler can tell: what a type
- * contains is for scripts/chm-freeze to find.
+ * Types that a map cannot hold, as far as the compiler can tell.
+ * scripts/chm-freeze finds such types inside other types.
  */
 #define __chm_is_fixed(type)						\
 	(__chm_is(type, refcount_t) ||					\
@@ -1644,9 +1707,10 @@ static __always_inline void __chm_check_type(const struct chm_params *p,
 	 __chm_is(type, struct work_struct) || __chm_is(type, struct chm))
 
 /*
- * Checks a map type where it is defined, and leaves a line about it in the
- * module's .modinfo, which is not loaded.  Its parameter brings the types of
- * key and value into the debug information.  scripts/chm-freeze reads both.
+ * Check a map type where it is defined, and leave a line about it in the
+ * module's .modinfo, which is not loaded.  The parameter of the function brings
+ * the types of key and value into the debug information.  scripts/chm-freeze
+ * reads both.
  */
 #define __CHM_TRACE_TYPE(name, ktype, vtype)				\
 static_assert(!__chm_is_fixed(ktype) && !__chm_is_counter(ktype) &&	\
@@ -1684,17 +1748,18 @@ static void __init __used name##_chm_type(const struct name##_slot *slot)\
  *	may be moved.
  *
  * The checker then accepts this type anywhere in the keys and values of the
- * module and lists each use with the reason.  At file scope; no code.
+ * module, and lists each use with the reason.  Use this at file scope.  It
+ * generates no code.
  */
 #define CHM_ASSUME_FROZEN(type, reason)					\
 	MODULE_INFO(chm_frozen, #type ": " reason)
 
 /**
  * DECLARE_CHM_TYPE() - Declare a map type in a header.
- * @name: Names the type, struct name.
+ * @name: Name of the type, as in struct name.
  *
- * For structures that embed such a map.  The file that uses it has
- * DEFINE_CHM_FUNCTIONS() in place of DEFINE_CHM_TYPE().
+ * Use this for structures that embed such a map.  The file that uses the map
+ * has DEFINE_CHM_FUNCTIONS() in place of DEFINE_CHM_TYPE().
  */
 #define DECLARE_CHM_TYPE(name)						\
 struct name {								\
@@ -1703,15 +1768,16 @@ struct name {								\
 
 /**
  * DEFINE_CHM_TYPE() - Define a map type for one key and one value type.
- * @name: Names the type, struct name, and prefixes its functions.
- * @ktype: Type of the keys; without padding, or with its padding zeroed.  May be an
- *	array, char[16] for instance, of which all bytes count.
+ * @name: Name of the type, as in struct name, and prefix of its functions.
+ * @ktype: Type of the keys.  It must have no padding, or its padding must be
+ *	zeroed.  It may be an array, for instance char[16].  All bytes of an
+ *	array count.
  * @vtype: Type of the values.
- * @...: Designated initialisers of struct chm_params, but for the sizes.
+ * @...: Designated initialisers of struct chm_params, except for the sizes.
  *
- * For each chm_foo() there is a name_foo() that takes struct name and pointers
- * to these types.  Lookups are inlined and fold to code for this key, value
- * and hash.  Everything else is as documented for chm_foo().
+ * For each chm_foo() that takes a map there is a name_foo() that takes struct name
+ * and pointers to these types.  Lookups are inlined and specialised for this key, value and
+ * hash.  Everything else is as documented for chm_foo().
  *
  * Example::
  *
@@ -1728,7 +1794,7 @@ DEFINE_CHM_FUNCTIONS(name, ktype, vtype, __VA_ARGS__)
 
 /**
  * DEFINE_CHM_FUNCTIONS() - Define the functions of a declared map type.
- * @name: As DECLARE_CHM_TYPE() has it.
+ * @name: As for DECLARE_CHM_TYPE().
  * @ktype: As for DEFINE_CHM_TYPE().
  * @vtype: As for DEFINE_CHM_TYPE().
  * @...: As for DEFINE_CHM_TYPE().
@@ -1945,7 +2011,7 @@ name##_iter_next(struct chm_iter *it, typeof(ktype) *key, typeof(vtype) *value)	
  * @type: That type's name.
  * @name: The map's name; may be preceded by static.
  *
- * As DEFINE_CHM().
+ * Like DEFINE_CHM().
  */
 #define DEFINE_CHM_OF(type, name)					\
 	struct type name = {						\
@@ -1953,14 +2019,17 @@ name##_iter_next(struct chm_iter *it, typeof(ktype) *key, typeof(vtype) *value)	
 	}
 
 #if IS_ENABLED(CONFIG_KUNIT)
-/* Tests may redirect these, for their own calls: see KUNIT_STATIC_STUB_REDIRECT(). */
+/* Tests may redirect these for their own calls: see KUNIT_STATIC_STUB_REDIRECT(). */
 void *chm_alloc(u64 bytes, gfp_t gfp);
 void chm_table_free(struct chm_table *t);
 void chm_stored(const struct chm_table *t);
 void chm_half_read(void);
 void chm_found_no_room(struct chm *map);
 
-/* Chunks that each write copies; 0: as usual.  Whether to migrate all the time. */
+/*
+ * chm_step_chunks: chunks that each write copies, 0 for the default.
+ * chm_restless: migrate all the time.
+ */
 extern unsigned int chm_step_chunks;
 extern bool chm_restless;
 #endif

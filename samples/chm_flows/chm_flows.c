@@ -2,26 +2,29 @@
 /*
  * chm_flows - sample user of chm: packets and bytes of each flow
  *
- * A flow is what has the same addresses, ports and protocol.  A netfilter hook
- * counts each IP packet that arrives in the value of its flow, in softirq
- * context, where it lies: the map is of class CHM_CELL, so nothing is lost when
- * it grows meanwhile.
+ * A flow is all packets with the same addresses, ports and protocol.  A
+ * netfilter hook counts each IP packet that arrives.  It does so in softirq
+ * context, and adds to the flow's value in place.  The map is of class
+ * CHM_CELL, so nothing is lost when it grows meanwhile.
  *
  *	# cd /sys/kernel/debug/chm_flows
  *	# cat flows
- *	# echo 1 > expire	(else done every expire_seconds)
+ *	# echo 1 > expire	(otherwise done every expire_seconds)
  *	# cat totals
  *
  * No packet goes uncounted:
  *
  *	total = live + expired + missed
  *
- * Worth a look: the first packet of a flow inserts it, where it arrives
- * (flow_begin()); a timer removes idle flows, a few at a time, and keeps its place
- * in a struct chm_iter (expire_some()); what is expired is counted when nobody
- * updates it any more (flow_drop()); nothing is decided on a cell but by
- * chm_cell_read() (flow_idle()); what a flood of flows may cost (MAX_FLOWS); in
- * which order all of it ends (flows_exit()).
+ * Worth a look:
+ *
+ * - flow_begin(): the first packet of a flow inserts it, where it arrives
+ * - expire_some(): a timer removes idle flows, a few at a time, and keeps its
+ *   place in a struct chm_iter
+ * - flow_drop(): an expired flow is counted when nobody updates it any more
+ * - flow_idle(): only chm_cell_read() is used to decide anything on a cell
+ * - MAX_FLOWS: what a flood of flows may cost
+ * - flows_exit(): the order in which all of it ends
  */
 #include <linux/debugfs.h>
 #include <linux/module.h>
@@ -49,16 +52,19 @@ MODULE_PARM_DESC(expire_seconds, "Time between two passes over all flows");
 
 /* === The map ============================================================= */
 
-/* No padding without a name: chm compares and hashes keys as bytes. */
+/* chm compares and hashes keys as bytes, so all padding has a name. */
 struct flow_key {
 	struct in6_addr	src, dst;	/* IPv4: ::ffff:a.b.c.d */
-	__be16		sport, dport;	/* 0: none, or not known */
+	__be16		sport, dport;	/* 0: none, or unknown */
 	u8		protocol;
 	u8		version;	/* of IP */
 	u16		zero;
 };
 
-/* The value: longs that are only added to, so growth can add them up. */
+/*
+ * The value.  It consists of longs that are only added to, so growth can add
+ * them up.
+ */
 struct flow {
 	atomic_long_t	packets;
 	atomic_long_t	bytes;
@@ -69,7 +75,7 @@ enum flow_word { FLOW_PACKETS, FLOW_BYTES, FLOW_SEEN };
 
 static struct flow expired;
 static struct flow missed;		/* no room for the flow */
-static atomic_long_t leaving;		/* removed, not in @expired yet */
+static atomic_long_t leaving;		/* removed, but not in @expired yet */
 
 static void flow_add(struct flow *to, long packets, long bytes)
 {
@@ -84,14 +90,14 @@ static void flow_add_all(struct flow *to, const struct flow *from)
 }
 
 /*
- * chm calls this after a grace period, when no packet finds the flow any more:
- * these counts are final.  chm_take() returns the same, but has to wait for that
- * grace period, and a timer can't.
+ * chm calls this after a grace period, when no packet finds the flow any more.
+ * So these counts are final.  chm_take() returns the same counts, but has to
+ * wait for that grace period, which a timer can't do.
  */
 static void flow_drop(void *ctx, void *key, void *value)
 {
 	flow_add_all(&expired, value);
-	/* Ordered: who sees 0 sees all of @expired. */
+	/* Ordered: a reader that sees 0 sees all of @expired. */
 	if (atomic_long_dec_and_test(&leaving))
 		wake_up_var(&leaving);
 }
@@ -104,7 +110,10 @@ static struct dentry *flows_dir;
 
 /* === Packets ============================================================= */
 
-/* Both return where the header above IP begins; 0: nowhere, or in fragments. */
+/*
+ * Both return the offset of the header above IP; 0: there is none, or it is in
+ * fragments.
+ */
 
 static unsigned int parse_ipv4(const struct sk_buff *skb, struct flow_key *key)
 {
@@ -133,8 +142,8 @@ static unsigned int parse_ipv6(const struct sk_buff *skb, struct flow_key *key)
 }
 
 /*
- * Only the first fragment of a datagram has the ports: all of them are counted
- * without, together.
+ * Only the first fragment of a datagram has the ports.  So all fragments are
+ * counted together, without ports.
  */
 static void parse_packet(const struct sk_buff *skb, u8 family,
 			 struct flow_key *key)
@@ -156,8 +165,8 @@ static void parse_packet(const struct sk_buff *skb, u8 family,
 }
 
 /*
- * Another CPU may have inserted the flow by now; then this adds to it.  A flow that
- * expires between the two calls begins again with the second one.
+ * Another CPU may have inserted the flow by now; then this adds to it.  If the
+ * flow expires between the two calls, the second call begins it again.
  */
 static void flow_begin(const struct flow_key *key, unsigned int bytes)
 {
@@ -171,7 +180,10 @@ static void flow_begin(const struct flow_key *key, unsigned int bytes)
 		flow_add(&missed, 0, bytes);
 }
 
-/* Netfilter holds rcu_read_lock() around its hooks; else we would have to. */
+/*
+ * Netfilter holds rcu_read_lock() around its hooks.  If it did not, we would
+ * have to.
+ */
 static unsigned int flows_hook(void *priv, struct sk_buff *skb,
 			       const struct nf_hook_state *state)
 {
@@ -198,13 +210,13 @@ static const struct nf_hook_ops flows_hook_ops = {
 
 static void expire_in_time(struct timer_list *unused);
 
-/* Removes flows and writes their @seen; nobody else does while it is pending. */
+/* Removes flows and writes their @seen.  While it is pending, nobody else does. */
 static DEFINE_TIMER(expire_timer, expire_in_time);
-static DEFINE_MUTEX(expire_lock);	/* whose holder stops the timer */
-static struct chm_iter expire_walk;	/* where the timer is */
-static unsigned long expire_at;		/* when it goes on, in jiffies */
+static DEFINE_MUTEX(expire_lock);	/* its holder stops the timer */
+static struct chm_iter expire_walk;	/* the timer's position */
+static unsigned long expire_at;		/* when the timer goes on, in jiffies */
 
-/* Has it had no packet since this was asked last? */
+/* Has the flow had no packet since this was last asked? */
 static bool flow_idle(const struct flow_key *key)
 {
 	struct flow flow;
@@ -217,7 +229,7 @@ static bool flow_idle(const struct flow_key *key)
 	return !news;
 }
 
-/* Go on with @it, by some flows; false: that was the last one. */
+/* Go on with @it, by some flows.  Return false if that was the last of them. */
 static bool expire_some(struct chm_iter *it)
 {
 	struct flow_key key;
@@ -227,7 +239,7 @@ static bool expire_some(struct chm_iter *it)
 		if (!flow_map_iter_next(it, &key, NULL))
 			return false;
 		if (flow_idle(&key)) {
-			/* A packet that comes now is counted by flow_drop(). */
+			/* flow_drop() counts a packet that comes now. */
 			atomic_long_inc(&leaving);
 			flow_map_remove(&flows, &key);
 		}
@@ -235,7 +247,7 @@ static bool expire_some(struct chm_iter *it)
 	return true;
 }
 
-/* The next pass begins from the first flow, in a while. */
+/* Plan the next pass: it begins from the first flow, in a while. */
 static void expire_plan(void)
 {
 	flow_map_iter_init(&expire_walk, &flows);
@@ -307,7 +319,7 @@ static void show_flow(struct seq_file *m, const struct flow_key *key,
 	show_counts(m, flow);
 }
 
-/* Add all flows to @live, and list them if there is @m. */
+/* Add all flows to @live, and list them if @m is not NULL. */
 static void walk_flows(struct seq_file *m, struct flow *live)
 {
 	struct flow_key key;
@@ -342,13 +354,16 @@ static void show_total(struct seq_file *m, const char *name,
 	flow_add_all(total, flow);
 }
 
-/* Has every packet that arrived before it was opened, and perhaps later ones. */
+/*
+ * Counts every packet that arrived before the file was opened, and perhaps
+ * later ones.
+ */
 static int totals_show(struct seq_file *m, void *unused)
 {
 	struct flow live = { }, total = { }, nothing = { };
 	int err;
 
-	/* Until all flows are either live or expired, and stay that. */
+	/* Wait until all flows are either live or expired, and keep them so. */
 	err = expire_pause();
 	if (err)
 		return err;
@@ -376,7 +391,7 @@ static int __init flows_init(void)
 	err = flow_map_init(&flows, NULL, KBUILD_MODNAME);
 	if (err)
 		return err;
-	/* For a sample, the initial network namespace will do. */
+	/* For a sample, the initial network namespace is enough. */
 	err = nf_register_net_hook(&init_net, &flows_hook_ops);
 	if (err) {
 		flow_map_destroy(&flows);
@@ -391,12 +406,15 @@ static int __init flows_init(void)
 	return 0;
 }
 
-/* Each step ends what the one before has left: users, packets, the timer, the map. */
+/*
+ * Each step stops what the previous one has left: users, packets, the timer,
+ * the map.
+ */
 static void __exit flows_exit(void)
 {
 	debugfs_remove(flows_dir);
 	nf_unregister_net_hook(&init_net, &flows_hook_ops);
-	synchronize_rcu();	/* for packets that are in the hook already */
+	synchronize_rcu();	/* for packets that are already in the hook */
 	timer_delete_sync(&expire_timer);
 	flow_map_destroy(&flows);
 }

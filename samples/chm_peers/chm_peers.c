@@ -2,20 +2,24 @@
 /*
  * chm_peers - sample user of chm: objects with a name and a reference count
  *
- * A peer exists as long as somebody uses it: who asks for a name that nobody uses
- * makes its peer, and who is the last to put a peer removes it.  The map holds no
- * reference.  Users are open files, and the administrator:
+ * A peer exists as long as somebody uses it.  Asking for a name that nobody
+ * uses creates its peer.  The last user to put a peer removes it.  The map
+ * holds no reference.  Users are open files, and the administrator:
  *
  *	# cd /sys/kernel/debug/chm_peers
  *	# exec 3> join && echo alice >&3	(until file 3 is closed)
  *	# echo add bob > control		(until "del bob")
  *	# cat dump
  *
- * Worth a look: a key that points into the object (struct peer); how peers are found
- * (peer_find()), found or made (peer_get()) and removed (peer_put()), from any
- * context and without a lock of this module's own; who frees them (peer_drop());
- * a dump that is told in pieces, as netlink does it, and may be left unfinished
- * (dump_piece()); the end of a map that still has pairs (peers_exit()).
+ * Worth a look:
+ *
+ * - struct peer: the key points into the object
+ * - peer_find(), peer_get(), peer_put(): how peers are found, found or made, and
+ *   removed, from any context and without a lock of this module's own
+ * - peer_drop(): who frees them
+ * - dump_piece(): a dump is read in pieces, as netlink does it, and may be left
+ *   unfinished
+ * - peers_exit(): the end of a map that still has pairs
  */
 #include <linux/atomic.h>
 #include <linux/bitops.h>
@@ -32,24 +36,24 @@
 #include "chm.h"
 #include "chm_compat.h"
 
-#define NAME_LENGTH	32	/* with the 0 at its end */
+#define NAME_LENGTH	32	/* including the 0 at its end */
 
 /* === The map ============================================================= */
 
 struct peer {
-	refcount_t	users;		/* 0: dead, perhaps in the map still */
+	refcount_t	users;		/* 0: dead, but perhaps still in the map */
 	unsigned long	flags;
 	char		name[NAME_LENGTH];
 };
 
 #define PEER_ADDED	0		/* the administrator is a user */
 
-static atomic_t peers_nr;		/* allocated, whether in the map or not */
+static atomic_t peers_nr;		/* allocated peers, whether in the map or not */
 
 /*
- * chm calls this once for each peer that was inserted, after a grace period: no
- * reader finds it any more.  It is dead, or the map is being destroyed: nobody uses
- * it any more either.
+ * chm calls this once for each peer that was inserted, after a grace period.
+ * So no reader finds the peer any more.  Either it is dead or the map is being
+ * destroyed, so nobody uses it any more.
  */
 static void peer_drop(void *ctx, void *key, void *value)
 {
@@ -61,8 +65,8 @@ static void peer_drop(void *ctx, void *key, void *value)
 }
 
 /*
- * The key is a pointer to the name inside the peer.  So the name is there as long as
- * the pair is: until peer_drop().
+ * The key is a pointer to the name inside the peer.  So the name exists as long
+ * as the pair does, until peer_drop().
  */
 DEFINE_CHM_TYPE(peer_map, const char *, struct peer *,
 		.hash = chm_hash_string, .equal = chm_equal_string,
@@ -72,7 +76,7 @@ static struct peer_map peers;
 
 /* === Find, make and remove peers ========================================= */
 
-/* Its user is the caller; NULL: there is none, or a dead one. */
+/* The caller becomes a user of the peer.  NULL: there is none, or it is dead. */
 static struct peer *peer_find(const char *name)
 {
 	struct peer *const *found;
@@ -98,7 +102,7 @@ static struct peer *peer_alloc(const char *name, gfp_t gfp)
 	return peer;
 }
 
-/* It never was in the map: no reader can have found it. */
+/* For a peer that never was in the map, so no reader can have found it. */
 static void peer_free(struct peer *peer)
 {
 	kfree(peer);
@@ -106,11 +110,12 @@ static void peer_free(struct peer *peer)
 }
 
 /*
- * Put @fresh into the map, unless there is one of its name: then that becomes the
- * caller's.  A dead one gives way; peer_put() will find that it is gone.  -ESTALE or
- * -ENOENT: another CPU was faster with that.
+ * Put @fresh into the map.  If the map has a peer of the same name, the caller
+ * becomes a user of that one instead.  A dead peer is replaced, and peer_put()
+ * will find that it is gone.  -ESTALE or -ENOENT: another CPU was faster at
+ * replacing or removing it.
  *
- * The RCU reader is for the peer that is found: so nothing in it may sleep.
+ * The RCU reader protects the peer that is found.  So nothing in it may sleep.
  */
 static struct peer *peer_try_insert(struct peer *fresh)
 {
@@ -130,8 +135,8 @@ static struct peer *peer_try_insert(struct peer *fresh)
 }
 
 /*
- * The peer of this name, made if there is none, or an ERR_PTR().  The caller becomes
- * a user of it.  Any context, as far as @gfp allows.
+ * Return the peer of this name, made if there is none, or an ERR_PTR().  The
+ * caller becomes a user of it.  Callable from any context that @gfp allows.
  */
 static struct peer *peer_get(const char *name, gfp_t gfp)
 {
@@ -152,9 +157,10 @@ static struct peer *peer_get(const char *name, gfp_t gfp)
 }
 
 /*
- * Any context.  Between the two steps another CPU may put a new peer of this name in
- * this one's place (peer_try_insert()): chm_remove_if() leaves the new one alone.  The
- * RCU reader keeps peer_drop() from freeing this one before we are done with it.
+ * Callable from any context.  Between the two steps another CPU may put a new
+ * peer of this name in this one's place (peer_try_insert()).  chm_remove_if()
+ * leaves that new one alone.  The RCU reader keeps peer_drop() from freeing
+ * this peer before we are done with it.
  */
 static void peer_put(struct peer *peer)
 {
@@ -168,7 +174,10 @@ static void peer_put(struct peer *peer)
 
 /* === DebugFS: names ====================================================== */
 
-/* A write is one line, of less than @size bytes; its length or a negative errno. */
+/*
+ * A write is one line of less than @size bytes.  Return its length or a
+ * negative errno.
+ */
 static ssize_t read_line(char *line, size_t size, const char __user *from,
 			 size_t count)
 {
@@ -183,7 +192,7 @@ static ssize_t read_line(char *line, size_t size, const char __user *from,
 
 /* === DebugFS: control ==================================================== */
 
-/* Adding twice is once: the administrator is one user. */
+/* Adding a peer twice counts once: the administrator is one user. */
 static int peer_add(const char *name)
 {
 	struct peer *peer = peer_get(name, GFP_KERNEL);
@@ -204,10 +213,10 @@ static int peer_del(const char *name)
 	if (!peer)
 		return err;
 	if (test_and_clear_bit(PEER_ADDED, &peer->flags)) {
-		peer_put(peer);		/* of peer_add() */
+		peer_put(peer);		/* reference of peer_add() */
 		err = 0;
 	}
-	peer_put(peer);			/* of peer_find() */
+	peer_put(peer);			/* reference of peer_find() */
 	return err;
 }
 
@@ -277,19 +286,20 @@ static const struct file_operations join_fops = {
 /* === DebugFS: dump ======================================================= */
 
 /*
- * What a netlink dump keeps between two messages.  A struct chm_iter holds nothing:
- * no lock, no table, no reference.  So a dump that nobody ever reads to its end
- * costs these bytes, and peers come and go meanwhile.
+ * What a netlink dump keeps between two messages.  A struct chm_iter holds
+ * nothing: no lock, no table, no reference.  So a dump that nobody ever reads
+ * to its end costs only these bytes.  Meanwhile, peers come and go.
  */
 struct dump {
-	struct mutex	lock;		/* of several who read one file */
+	struct mutex	lock;		/* for several readers of one file */
 	struct chm_iter	it;
 	char		piece[512];
 };
 
 /*
- * The next peers, as many as fit, of those that are there throughout each one once.
- * Their number of bytes; 0: that was all; or a negative errno.
+ * Put the next peers, as many as fit, into the piece.  Peers that exist
+ * throughout the dump each appear once.  Return the number of bytes; 0: there
+ * are no more; or a negative errno.
  */
 static ssize_t dump_piece(struct dump *dump, size_t size)
 {
@@ -298,7 +308,7 @@ static ssize_t dump_piece(struct dump *dump, size_t size)
 	ssize_t ret = 0;
 	size_t len;
 
-	rcu_read_lock();	/* the pairs are copied, what they point to is not */
+	rcu_read_lock();	/* pairs are copied, but not what they point to */
 	for (;;) {
 		before = dump->it;
 		if (!peer_map_iter_next(&dump->it, NULL, &peer)) {
@@ -329,7 +339,7 @@ static ssize_t dump_read(struct file *file, char __user *to, size_t count,
 	ssize_t ret;
 
 	mutex_lock(&dump->lock);
-	/* One more: for the 0 of snprintf(). */
+	/* One more byte, for the 0 of snprintf(). */
 	ret = dump_piece(dump, min(count + 1, sizeof(dump->piece)));
 	if (ret > 0 && copy_to_user(to, dump->piece, ret))
 		ret = -EFAULT;
@@ -381,9 +391,10 @@ static int __init peers_init(void)
 }
 
 /*
- * An open file pins this module: who is left is the administrator.  Where it is not
- * the module that ends but one network namespace of many, chm_destroy_async() alone
- * will do: it waits for nothing.  But peer_drop() must not run after this returns.
+ * An open file pins this module, so the administrator is the only user left.
+ * If what ends is not the module but one network namespace of many,
+ * chm_destroy_async() alone is enough: it waits for nothing.  But here
+ * peer_drop() must not run after this function returns.
  */
 static void __exit peers_exit(void)
 {

@@ -10,12 +10,17 @@
  *	# cat rules
  *
  * A netfilter hook looks up the protocol and destination port of each packet
- * for this host, in softirq context, without waiting for anything.
+ * for this host.  It runs in softirq context and waits for nothing.
  *
- * Worth a look: the padding of the key has a name (struct policy_key); counters
- * are behind a pointer (struct policy); who frees them (policy_drop()); what
- * rcu_read_lock() protects (policy_hook(), rules_show()); in which order all
- * of it ends (policy_exit()).  This module needs no lock of its own.
+ * Worth a look:
+ *
+ * - struct policy_key: the padding of the key has a name
+ * - struct policy: counters are behind a pointer
+ * - policy_drop(): who frees them
+ * - policy_hook(), rules_show(): what rcu_read_lock() protects
+ * - policy_exit(): the order in which all of it ends
+ *
+ * This module needs no lock of its own.
  */
 #include <linux/debugfs.h>
 #include <linux/module.h>
@@ -36,7 +41,8 @@
 
 /*
  * chm compares and hashes keys as bytes, so every byte must be determined.
- * "= { .port = port }" clears all named members but not padding: name it.
+ * "= { .port = port }" clears all named members but not padding, so name the
+ * padding.
  */
 struct policy_key {
 	__be16	port;		/* as in the packet: big-endian */
@@ -62,10 +68,11 @@ struct policy_counters {
 };
 
 /*
- * The value.  It is frozen (CHM_FROZEN, the default): when the map grows, it is
- * in the old table and in the new one for a while, and readers find either.  A
- * counter in here would be two then, and what the old one gained would be lost.
- * The pointer is the same in both: what is behind it may change at any time.
+ * The value.  It is frozen (CHM_FROZEN, the default).  While the map grows, the
+ * value is in both the old table and the new one for a while, and readers may
+ * find either.  A counter in here would exist twice, and what the old copy
+ * gained would be lost.  The pointer is the same in both tables, and what is
+ * behind it may change at any time.
  */
 struct policy {
 	u32			action;		/* enum policy_action */
@@ -74,8 +81,9 @@ struct policy {
 };
 
 /*
- * chm calls this once for each pair that was inserted, however it left, and
- * after a grace period: no packet uses the counters any more, kfree() will do.
+ * chm calls this once for each pair that was inserted, however it left the map,
+ * and after a grace period.  So no packet uses the counters any more, and
+ * kfree() is enough.
  */
 static void policy_drop(void *ctx, void *key, void *value)
 {
@@ -93,9 +101,9 @@ static struct dentry *policy_dir;
 /* === Packets ============================================================= */
 
 /*
- * The protocol above IP and where its header begins, or a negative errno: only
- * the first fragment of a datagram has that header.  (The others are worth
- * nothing without the first and can pass.)
+ * Return the protocol above IP and store where its header begins, or return a
+ * negative errno.  Only the first fragment of a datagram has that header.  (The
+ * others are useless without the first and can pass.)
  */
 static int find_transport(const struct sk_buff *skb, u8 family,
 			  unsigned int *offset)
@@ -131,7 +139,10 @@ static bool packet_key(const struct sk_buff *skb, u8 family,
 	return true;
 }
 
-/* Netfilter holds rcu_read_lock() around its hooks; else we would have to. */
+/*
+ * Netfilter holds rcu_read_lock() around its hooks.  If it did not, we would
+ * have to.
+ */
 static unsigned int policy_hook(void *priv, struct sk_buff *skb,
 				const struct nf_hook_state *state)
 {
@@ -209,7 +220,7 @@ static int policy_add(int argc, char **argv)
 	policy.counters = kzalloc_obj(*policy.counters, GFP_KERNEL);
 	if (!policy.counters)
 		return -ENOMEM;
-	/* A pair that was refused is still ours: no drop() for it. */
+	/* A pair that was refused is still ours: drop() will not run for it. */
 	err = policy_map_insert(&policies, &key, &policy, GFP_KERNEL);
 	if (err)
 		kfree(policy.counters);
@@ -284,8 +295,9 @@ static void show_rule(struct seq_file *m, const struct policy_key *key,
 
 /*
  * A walk visits each rule that stays exactly once, even if the map grows
- * meanwhile.  It copies the pair, not what that points to: the counters of a
- * rule that is deleted at this moment exist until rcu_read_unlock().
+ * meanwhile.  It copies the pair, but not what the pair points to.  The
+ * counters of a rule that is deleted at this moment exist until
+ * rcu_read_unlock().
  */
 static int rules_show(struct seq_file *m, void *unused)
 {
@@ -319,7 +331,7 @@ static int __init policy_init(void)
 	err = policy_map_init(&policies, NULL, KBUILD_MODNAME);
 	if (err)
 		return err;
-	/* For a sample, the initial network namespace will do. */
+	/* For a sample, the initial network namespace is enough. */
 	err = nf_register_net_hook(&init_net, &policy_hook_ops);
 	if (err) {
 		policy_map_destroy(&policies);
@@ -331,12 +343,12 @@ static int __init policy_init(void)
 	return 0;
 }
 
-/* Writers first, then readers, then the map. */
+/* Stop writers first, then readers, then the map. */
 static void __exit policy_exit(void)
 {
 	debugfs_remove(policy_dir);
 	nf_unregister_net_hook(&init_net, &policy_hook_ops);
-	synchronize_rcu();	/* for packets that are in the hook already */
+	synchronize_rcu();	/* for packets that are already in the hook */
 	policy_map_destroy(&policies);
 }
 
