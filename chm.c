@@ -4543,6 +4543,15 @@ static int chm_try_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 	return ret;
 }
 
+/* What chm_trigger() has not counted: all but one of @writes in this hold. */
+static void chm_count_bulk(struct chm *map, unsigned long writes)
+{
+	struct chm_table *t = chm_table(map);
+
+	if (t && writes)
+		t->look_later -= min_t(unsigned long, t->look_later, writes - 1);
+}
+
 static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 			   unsigned long *inserted, gfp_t gfp)
 {
@@ -4557,6 +4566,7 @@ static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 		/* Each pair does its share of a migration: one is enough in a hold. */
 		ret = chm_try_bulk(map, op, map->phase == CHM_COPYING ? 1 :
 				   min(n - *inserted, CHM_BULK), inserted);
+		chm_count_bulk(map, *inserted - before);
 		chunks = chm_trigger(map, true);
 		chm_unlock(map, flags);
 		if (unlikely(chunks))
@@ -7207,7 +7217,9 @@ void chm_destroy(struct chm *map)
 		synchronize_rcu();
 	while ((t = chm_oldest(all))) {
 		chm_remove_oldest(&all);
-		chm_check_frozen(chm_name(map), t);
+		/* If the worker has begun to drop its pairs, it looked before. */
+		if (!t->sweep)
+			chm_check_frozen(chm_name(map), t);
 		chm_drop_all(t);
 	}
 	map->p = NULL;

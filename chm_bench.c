@@ -1702,11 +1702,18 @@ static u32 load_of(struct table *t)
 	return div64_ul(stats.entries * 100ULL + stats.slots / 2, stats.slots);
 }
 
+static struct entrant *next_entrant(struct roster *r)
+{
+	if (r->n == ARRAY_SIZE(r->e))
+		r->ret = r->ret ?: -E2BIG;
+	return &r->e[r->n];
+}
+
 /* An entrant more, with @n pairs in a table that has room for @room. */
 static void enter(struct roster *r, const struct instance *in, unsigned long n,
 		  unsigned long room)
 {
-	struct entrant *e = &r->e[r->n];
+	struct entrant *e = next_entrant(r);
 
 	if (!in || r->ret)
 		return;
@@ -1724,7 +1731,7 @@ static void enter(struct roster *r, const struct instance *in, unsigned long n,
 /* The table of entrant @of once more, used in another way. */
 static void enter_again(struct roster *r, const struct instance *in, u32 of)
 {
-	struct entrant *e = &r->e[r->n];
+	struct entrant *e = next_entrant(r);
 
 	if (r->ret)
 		return;
