@@ -3110,11 +3110,18 @@ static void damage_twice(struct chm *map, struct backup *b)
 /* The pair goes one chunk too far without raising a bit. */
 static void damage_unreachable(struct chm *map, struct backup *b)
 {
-	u32 chunk = chunk_with(b, 1);
-	struct chm_chunk *c = chunk_of(b, chunk), *next = chunk_of(b, chunk + 1);
-	u32 from = chm_first(chm_match_full(c->ctrl));
-	u32 to = chm_first(chm_match_empty(next->ctrl));
+	struct chm_chunk *c, *next;
+	u32 chunk = 0, from, to;
 
+	/* No pair has gone on from there, and in the next chunk there is room. */
+	do {
+		c = chunk_of(b, chunk++);
+		next = chunk_of(b, chunk);
+	} while (chunk + 1 < b->t->nr_chunks &&
+		 (c->ctrl & CHM_OVERFLOW || !chm_match_full(c->ctrl) ||
+		  !chm_match_empty(next->ctrl)));
+	from = chm_first(chm_match_full(c->ctrl));
+	to = chm_first(chm_match_empty(next->ctrl));
 	memcpy(slot_of(b, next, to), slot_of(b, c, from), b->t->slot_size);
 	next->ctrl = chm_tag_set(next->ctrl, to, chm_tag_at(c->ctrl, from));
 	c->ctrl = chm_tag_set(c->ctrl, from, CHM_TAG_EMPTY);
