@@ -266,7 +266,8 @@ static atomic_t log_changes;	/* chm: what readers changed */
 
 static void log_probe(void *unused, const char *text, size_t len)
 {
-	if (strnstr(text, "BUG: KCSAN: assert: race in ", len) &&
+	/* "assert: race in": before the copy; "data-race in": by the copy itself. */
+	if (strnstr(text, "BUG: KCSAN: ", len) && strnstr(text, "race in ", len) &&
 	    strnstr(text, "[chm]", len) &&
 	    strnstr(text, "[" KBUILD_MODNAME "]", len))
 		atomic_inc(&log_races);
