@@ -188,6 +188,8 @@ struct contender {
 	bool blind;	/* finds what is not there */
 	int (*init)(struct table *t, const struct shape *s);
 	void (*exit)(struct table *t, const struct shape *s);
+	/* The same without waiting for readers; NULL: exit() does not. */
+	void (*leave)(struct table *t, const struct shape *s);
 	/* The number of a pair, or ABSENT. */
 	u64 (*find)(struct table *t, const void *key, const struct shape *s);
 	/* The sum of @n numbers, of keys that are present; NULL: a loop. */
@@ -232,6 +234,11 @@ static int bench_word_init(struct table *t, const struct shape *s)
 static void bench_chm_exit(struct table *t, const struct shape *s)
 {
 	chm_destroy(&t->chm);
+}
+
+static void bench_chm_leave(struct table *t, const struct shape *s)
+{
+	chm_destroy_async(&t->chm);
 }
 
 static __always_inline u64
@@ -357,6 +364,7 @@ static const struct contender chm = {
 	.size		= sizeof(struct chm),
 	.init		= bench_chm_init,
 	.exit		= bench_chm_exit,
+	.leave		= bench_chm_leave,
 	.find		= bench_chm_find,
 	.sum		= bench_chm_sum,
 	.insert		= bench_chm_insert,
@@ -2515,11 +2523,13 @@ static int crowd_people(struct crowd *c)
 /* As many as can be destroyed within CROWD_MS.  Return: ns for each, times 100. */
 static u64 crowd_remove(struct crowd *c)
 {
+	void (*leave)(struct table *t, const struct shape *s) =
+		c->in->c->leave ?: c->in->c->exit;
 	u64 start = ktime_get_ns(), ns = 0;
 	u32 n = c->open;
 
 	while (c->open && ns < CROWD_MS * NSEC_PER_MSEC) {
-		c->in->c->exit(&c->tables[--c->open], c->in->s);
+		leave(&c->tables[--c->open], c->in->s);
 		ns = ktime_get_ns() - start;
 		if (!(c->open % 64))
 			give_way();
@@ -2568,6 +2578,7 @@ static int crowd_round(struct entrant *e, struct crowd *c, unsigned long room,
 
 	/* What others have left is no memory of these. */
 	rcu_barrier();
+	chm_barrier();
 	before = free_bytes();
 	start = ktime_get_ns();
 	ret = crowd_create(c, room);
