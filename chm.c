@@ -1433,7 +1433,7 @@ static void chm_call_worker(struct chm *map)
 	map->kick = !map->dying;
 }
 
-/* One more DEAD slot joins the open generation of @t. */
+/* @n more DEAD slots join the open generation of @t. */
 static void chm_count_dead(struct chm_table *t, unsigned long n)
 {
 	t->dead[t->dead_gen] += n;
@@ -1718,7 +1718,8 @@ static bool chm_changed(const struct chm_table *t, const void *now,
 /*
  * Its grace period is over, so @t is final: is each pair what was copied?  Cells
  * were merged instead.  The first pair is reported, with the name of the map; NULL:
- * none is.  Return: how many are not.
+ * none is.  Not once drop() may have written to some: then that was looked at before.
+ * Return: how many are not.
  */
 static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 {
@@ -1727,7 +1728,7 @@ static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 	u32 changed = 0;
 	u32 i;
 
-	if (!s || s->from != t || p->class == CHM_CELL)
+	if (!s || s->from != t || p->class == CHM_CELL || t->sweep)
 		return 0;
 	for (i = 0; i < t->nr_chunks; i++) {
 		struct chm_chunk *c = __chm_chunk(t, i, p);
@@ -3564,7 +3565,7 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 	if (!t)
 		return again;
 	/* Before drop() writes to what clone() was made of. */
-	changed = t->sweep ? 0 : chm_check_frozen(first ? name : NULL, t);
+	changed = chm_check_frozen(first ? name : NULL, t);
 	dropped = chm_drop_some(t);
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
@@ -3842,8 +3843,7 @@ static bool chm_orphan_turn(void)
 		return false;
 	}
 	/* Before drop() writes to what clone() was made of. */
-	if (!t->sweep)
-		chm_check_frozen("that was destroyed", t);
+	chm_check_frozen("that was destroyed", t);
 	if (!chm_drop_some(t))
 		return true;
 	spin_lock_irqsave(&chm_worker.lock, flags);
@@ -7217,9 +7217,7 @@ void chm_destroy(struct chm *map)
 		synchronize_rcu();
 	while ((t = chm_oldest(all))) {
 		chm_remove_oldest(&all);
-		/* If the worker has begun to drop its pairs, it looked before. */
-		if (!t->sweep)
-			chm_check_frozen(chm_name(map), t);
+		chm_check_frozen(chm_name(map), t);
 		chm_drop_all(t);
 	}
 	map->p = NULL;
