@@ -45,7 +45,8 @@
  *	    seen before the bytes of its slot, or of a neighbour's: a plain
  *	    store would break the neighbours' release sequences.
  *	O2  overflow filters before the tag | probe order, acquire | a pair is
- *	    found, and then one that was inserted before it is not.
+ *	    found, and then one that was inserted before it is not.  DEAD before
+ *	    the filters are lowered | tag, filter, tag | a walk shows a pair twice.
  *	O3  displaced replace: new tag before DEAD | probe order, acquire |
  *	    the key is missed while it is present.
  *	O4  (no store of its own) | look back | a lookup finds the new value
@@ -87,6 +88,7 @@
 #include <linux/irqflags.h>
 #include <linux/jiffies.h>
 #include <linux/jump_label.h>
+#include <linux/kmemleak.h>
 #include <linux/ktime.h>
 #include <linux/log2.h>
 #include <linux/math64.h>
@@ -154,8 +156,9 @@
 #define CHM_WRITER_STEP		4U
 #define CHM_WRITER_STEP_MAX	32UL
 #define CHM_WORKER_STEP		16U
+#define CHM_FLOOD_STEP		64U
 
-/* No more where paths are long: chunks that pairs have passed in that hold. */
+/* No more where paths are long: chunks that pairs may pass in one hold. */
 #define CHM_STEP_WALK		1024U
 
 /*
@@ -172,6 +175,8 @@
 
 /* DEAD slots that become EMPTY in one hold, and chunks that may be looked at. */
 #define CHM_WRITER_SWEEP	8U
+#define CHM_POLL_EVERY		4U	/* writes: fewer than it sweeps */
+#define CHM_FEW_CHUNKS		8U	/* in which a path may end soon */
 #define CHM_WORKER_SWEEP	64U
 #define CHM_SWEEP_CHUNKS	(32U * BITS_PER_LONG)
 
@@ -271,6 +276,7 @@ struct chm_debugfs {
 	struct chm	*map;
 	struct dentry	*dir;
 	char		name[64];
+	int		error;		/* why it is not complete; 0: it is */
 	bool		dying;		/* the map is being destroyed */
 	struct mutex	lock;		/* of all below */
 	bool		has_key;
@@ -380,20 +386,15 @@ static unsigned long chm_spare(const struct chm_table *t)
 	return chm_nr_slots(t) - t->max_entries;
 }
 
+/* Pairs at which a table that will be needed in no time is asked for. */
+static unsigned long chm_early(const struct chm_table *t)
+{
+	return t->max_entries - t->max_entries / 8;
+}
+
 static unsigned long chm_nr_dead(const struct chm_table *t)
 {
 	return t->dead[0] + t->dead[1];
-}
-
-/* Fewest chunks that hold @entries pairs at maximum load. */
-static u64 chm_chunks_for(const struct chm_params *p, u64 entries)
-{
-	u64 slots;
-
-	if (entries > CHM_MAX_CHUNKS * CHM_SLOTS)
-		return U64_MAX;
-	slots = div_u64(entries * 100 + chm_max_load(p) - 1, chm_max_load(p));
-	return max_t(u64, div_u64(slots + CHM_SLOTS - 1, CHM_SLOTS), 1);
 }
 
 /* Of what it migrates? */
@@ -440,17 +441,51 @@ static unsigned long *chm_occupied_words(const struct chm_table *t)
 	return chm_occupied(t) + BITS_TO_LONGS(t->nr_chunks);
 }
 
-static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
+/* What is in a table. */
+static u64 chm_table_used(const struct chm_params *p, u64 nr_chunks)
 {
 	u64 bytes = sizeof(struct chm_table) + chm_chunks_bytes(p, nr_chunks) +
 		    chm_bitmap_longs(nr_chunks) * sizeof(long);
 
 	if (chm_takes_snapshots(p))
 		bytes += sizeof(struct chm_snapshots);
+	return bytes;
+}
+
+/* What is allocated for it. */
+static u64 chm_table_bytes(const struct chm_params *p, u64 nr_chunks)
+{
+	u64 bytes = chm_table_used(p, nr_chunks);
+
 	/* Chunks begin at cache lines: kmalloc() aligns only such sizes. */
 	if (bytes < PAGE_SIZE)
 		return roundup_pow_of_two((unsigned long)bytes);
-	return bytes;
+	return round_up(bytes, PAGE_SIZE);
+}
+
+/* As many chunks as fit into what is allocated for @chunks. */
+static u64 chm_chunks_filling(const struct chm_params *p, u64 chunks)
+{
+	u64 bytes = chm_table_bytes(p, chunks);
+	u32 more = (u32)(bytes - chm_table_used(p, chunks)) /
+		   (u32)chm_stride(chm_slot_size(p));
+
+	/* Their bits take some bytes, too. */
+	while (more && chm_table_used(p, chunks + more) > bytes)
+		more--;
+	return min(chunks + more, max_t(u64, chunks, CHM_MAX_CHUNKS));
+}
+
+/* Fewest chunks that hold @entries pairs at maximum load, and no more memory. */
+static u64 chm_chunks_for(const struct chm_params *p, u64 entries)
+{
+	u64 slots, chunks;
+
+	if (entries > CHM_MAX_CHUNKS * CHM_SLOTS)
+		return U64_MAX;
+	slots = div_u64(entries * 100 + chm_max_load(p) - 1, chm_max_load(p));
+	chunks = max_t(u64, div_u64(slots + CHM_SLOTS - 1, CHM_SLOTS), 1);
+	return chm_chunks_filling(p, chunks);
 }
 
 /* Of a table whose map takes them. */
@@ -542,7 +577,7 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->hard_entries = t->max_entries + chm_spare(t) / 2;
 	t->ask_entries = t->max_entries;
 	if (chm_in_a_hurry(chm_table_bytes(p, nr_chunks)))
-		t->ask_entries -= t->max_entries / 8;
+		t->ask_entries = chm_early(t);
 	memset(chm_dead_chunks(t), 0, chm_bitmap_longs(nr_chunks) * sizeof(long));
 	if (chm_takes_snapshots(p))
 		*chm_snapshots(t) = (struct chm_snapshots) { };
@@ -576,31 +611,84 @@ static gfp_t chm_optional(gfp_t gfp)
 	return (gfp & ~__GFP_NOFAIL) | __GFP_NORETRY;
 }
 
-/* For a table, or what goes with it.  A place for tests to take part. */
-VISIBLE_IF_KUNIT void *chm_alloc(u64 bytes, gfp_t gfp)
+/*
+ * Contiguous memory, as kvmalloc() tries it first: without direct reclaim, if there
+ * may be vmalloc() after it.  More than a page is not rounded up to a power of two,
+ * which would be nearly half as much again on the average.
+ */
+static void *chm_alloc_contiguous(u64 bytes, gfp_t gfp, bool more_ways)
+{
+	void *p;
+
+	if (bytes <= PAGE_SIZE)
+		return kmalloc(bytes, gfp);
+	if (bytes > KMALLOC_MAX_SIZE)
+		return NULL;
+	if (more_ways)
+		gfp &= ~(__GFP_DIRECT_RECLAIM | __GFP_NOFAIL);
+	p = alloc_pages_exact(bytes, gfp);
+	/* As kmalloc() does: the pairs may have the only pointers to something. */
+	if (p)
+		kmemleak_alloc(p, bytes, 1, gfp);
+	return p;
+}
+
+/* Beyond KMALLOC_MAX_SIZE kvmalloc() has huge pages, but refuses more than INT_MAX. */
+static void *chm_alloc_mapped(u64 bytes, gfp_t gfp)
 {
 	void *p = NULL;
 
-	KUNIT_STATIC_STUB_REDIRECT(chm_alloc, bytes, gfp);
+	if (bytes > KMALLOC_MAX_SIZE && bytes <= INT_MAX)
+		p = kvmalloc(bytes, gfp);
+	/* In older kernels it has no second way for those that must not reclaim. */
+	if (!p && (bytes <= KMALLOC_MAX_SIZE || bytes > INT_MAX ||
+		   !gfpflags_allow_blocking(gfp)))
+		p = __vmalloc(bytes, gfp);
+	return p;
+}
+
+/* Without a test in the way */
+VISIBLE_IF_KUNIT void *__chm_alloc(u64 bytes, gfp_t gfp)
+{
+	/* vmalloc() sleeps in older kernels, whatever it is told. */
+	bool may_map = bytes > PAGE_SIZE && (gfpflags_allow_blocking(gfp) ||
+		       (!chm_must_not_sleep() && IS_ENABLED(CONFIG_PREEMPT_COUNT)));
+	void *p;
+
 	if (bytes > LONG_MAX)
 		return ERR_PTR(-E2BIG);
-	/* vmalloc() sleeps in older kernels, whatever it is told. */
-	if (!gfpflags_allow_blocking(gfp) &&
-	    (chm_must_not_sleep() || !IS_ENABLED(CONFIG_PREEMPT_COUNT)))
-		return bytes > KMALLOC_MAX_SIZE ? ERR_PTR(-ENOMEM) :
-		       kmalloc(bytes, gfp | __GFP_NOWARN) ?: ERR_PTR(-ENOMEM);
-	/* kvmalloc() refuses and warns beyond INT_MAX. */
-	if (bytes <= INT_MAX)
-		p = kvmalloc(bytes, gfp | __GFP_NOWARN);
-	/* In older kernels it has no second way for those that must not reclaim. */
-	if (!p && (bytes > INT_MAX || !gfpflags_allow_blocking(gfp)))
-		p = __vmalloc(bytes, gfp | __GFP_NOWARN);
+	gfp |= __GFP_NOWARN;
+	p = chm_alloc_contiguous(bytes, gfp, may_map);
+	if (!p && may_map)
+		p = chm_alloc_mapped(bytes, gfp);
 	return p ?: ERR_PTR(-ENOMEM);
+}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+EXPORT_SYMBOL_GPL(__chm_alloc);
+#endif
+
+/* For a table, or what goes with it.  A place for tests to take part. */
+VISIBLE_IF_KUNIT void *chm_alloc(u64 bytes, gfp_t gfp)
+{
+	KUNIT_STATIC_STUB_REDIRECT(chm_alloc, bytes, gfp);
+	return __chm_alloc(bytes, gfp);
 }
 
 #if IS_ENABLED(CONFIG_KUNIT)
 EXPORT_SYMBOL_GPL(chm_alloc);
 #endif
+
+/* @p has @bytes, and is from chm_alloc(). */
+static void chm_free(void *p, u64 bytes)
+{
+	if (bytes <= PAGE_SIZE || is_vmalloc_addr(p)) {
+		kvfree(p);
+		return;
+	}
+	kmemleak_free(p);
+	free_pages_exact(p, bytes);
+}
 
 static struct chm_table *chm_table_alloc(const struct chm_params *p, void *ctx,
 					 u64 nr_chunks, gfp_t gfp)
@@ -643,15 +731,21 @@ static int chm_snapshot_alloc(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
 	return 0;
 }
 
+static void chm_snapshot_free(struct chm_snapshot *s)
+{
+	if (s)
+		chm_free(s, s->bytes);
+}
+
 /* A place for tests to take part. */
 VISIBLE_IF_KUNIT void chm_table_free(struct chm_table *t)
 {
 	KUNIT_STATIC_STUB_REDIRECT(chm_table_free, t);
 	if (chm_takes_snapshots(t->p)) {
-		kvfree(chm_snapshots(t)->pending);
-		kvfree(chm_snapshots(t)->spent);
+		chm_snapshot_free(chm_snapshots(t)->pending);
+		chm_snapshot_free(chm_snapshots(t)->spent);
 	}
-	kvfree(t);
+	chm_free(t, chm_table_bytes(t->p, t->nr_chunks));
 }
 
 #if IS_ENABLED(CONFIG_KUNIT)
@@ -1048,12 +1142,15 @@ static bool chm_occupies(unsigned long ctrl)
 	return ctrl & (CHM_TAGS_HIGH | CHM_OVERFLOW);
 }
 
-static void chm_set_bit(unsigned long *bitmap, u32 bit)
+/* Return: whether its word was 0. */
+static bool chm_set_bit(unsigned long *bitmap, u32 bit)
 {
 	unsigned long *word = &bitmap[bit / BITS_PER_LONG];
+	unsigned long was = *word;
 
 	/* Pairs with READ_ONCE() in chm_next_bit() and chm_next_occupied(). */
-	WRITE_ONCE(*word, *word | BIT_MASK(bit));
+	WRITE_ONCE(*word, was | BIT_MASK(bit));
+	return !was;
 }
 
 /* Return: whether its word is 0 now. */
@@ -1068,8 +1165,8 @@ static bool chm_clear_bit(unsigned long *bitmap, u32 bit)
 
 static void chm_occupy(struct chm_table *t, u32 chunk)
 {
-	chm_set_bit(chm_occupied(t), chunk);
-	chm_set_bit(chm_occupied_words(t), chunk / BITS_PER_LONG);
+	if (chm_set_bit(chm_occupied(t), chunk))
+		chm_set_bit(chm_occupied_words(t), chunk / BITS_PER_LONG);
 }
 
 static void chm_vacate(struct chm_table *t, u32 chunk)
@@ -1078,10 +1175,26 @@ static void chm_vacate(struct chm_table *t, u32 chunk)
 		chm_clear_bit(chm_occupied_words(t), chunk / BITS_PER_LONG);
 }
 
+#if IS_ENABLED(CONFIG_KUNIT)
+const struct chm_torture *chm_torture;
+EXPORT_SYMBOL_GPL(chm_torture);
+
+static void chm_dawdle(void)
+{
+	const struct chm_torture *torture = READ_ONCE(chm_torture);
+
+	if (unlikely(torture))
+		torture->dawdle();
+}
+#else
+static void chm_dawdle(void) { }
+#endif
+
 /* A place for tests to look at a table as readers may see it. */
 VISIBLE_IF_KUNIT void chm_stored(const struct chm_table *t)
 {
 	KUNIT_STATIC_STUB_REDIRECT(chm_stored, t);
+	chm_dawdle();
 }
 
 #if IS_ENABLED(CONFIG_KUNIT)
@@ -1248,16 +1361,13 @@ static u32 chm_reach(const struct chm_table *t)
 		   2 * t->built_longest);
 }
 
-/* A pair is about to pass the chunks at distance @from to @to - 1. */
-static void chm_raise_overflow(struct chm_table *t, u64 hash, u32 from, u32 to,
-			       const struct chm_params *p)
+/* A pair is about to pass the chunks at distance @from to @to - 1: one at least. */
+static noinline void chm_raise_overflow(struct chm_table *t, u64 hash, u32 from,
+					u32 to, const struct chm_params *p)
 {
 	u32 n = t->nr_chunks;
-	u32 chunk;
+	u32 chunk = chm_nth_chunk(chm_home(hash, n), from, n);
 
-	if (from == to)
-		return;
-	chunk = chm_nth_chunk(chm_home(hash, n), from, n);
 	for (; from < to; from++) {
 		struct chm_chunk *c = __chm_chunk(t, chunk, p);
 
@@ -1293,7 +1403,7 @@ static s64 chm_overflow_from(const struct chm_table *t, u32 chunk, s64 at,
 }
 
 /*
- * A pair at @distance from home died: clear the bits that only it needed.  Others
+ * A pair at @distance from home, not 0, died: clear the bits that only it needed.  Others
  * that need one lie behind that chunk, and set the bit all the way to theirs.  So
  * go to where it ends, but no further than any pair has gone, and come back with
  * the first chunk that was passed.
@@ -1301,8 +1411,8 @@ static s64 chm_overflow_from(const struct chm_table *t, u32 chunk, s64 at,
  * Return: false if the end is far.  Then nothing is cleared: bits too many cost
  * lookups time, but do no harm, and the search must not take long.
  */
-static bool chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
-			       const struct chm_params *p)
+static noinline bool chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
+					const struct chm_params *p)
 {
 	u32 n = t->nr_chunks;
 	u32 chunk = chm_nth_chunk(chm_home(hash, n), distance, n);
@@ -1311,8 +1421,6 @@ static bool chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
 	s64 at = distance;
 	s64 from = S64_MAX;
 
-	if (!distance)
-		return true;
 	for (; at < last && chm_overflows(__chm_chunk(t, chunk, p)->ctrl, hash);
 	     at++) {
 		if (at == far)
@@ -1325,6 +1433,7 @@ static bool chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
 		from = min(from, chm_overflow_from(t, chunk, at, hash, p));
 		chunk = chm_previous_chunk(chunk, n);
 		c = __chm_chunk(t, chunk, p);
+		/* O2: the pair is DEAD by now.  Pairs with chm_scan_plain(). */
 		if (at <= distance && from >= at)
 			chm_set_ctrl(t, chunk, c,
 				     c->ctrl & ~chm_overflow_bit(hash));
@@ -1333,7 +1442,7 @@ static bool chm_lower_overflow(struct chm_table *t, u64 hash, u32 distance,
 }
 
 /* Small pairs, which are most, are copied faster by words than by memcpy(). */
-static void chm_copy_bytes(void *to, const void *from, u32 len)
+static noinline void chm_copy_words(void *to, const void *from, u32 len)
 {
 	if (len <= 8 * sizeof(u64)) {
 		for (; len >= sizeof(u64); len -= sizeof(u64)) {
@@ -1345,6 +1454,17 @@ static void chm_copy_bytes(void *to, const void *from, u32 len)
 			return;
 	}
 	memcpy(to, from, len);
+}
+
+/* The commonest sizes take no loop. */
+static __always_inline void chm_copy_bytes(void *to, const void *from, u32 len)
+{
+	if (len == sizeof(u64))
+		memcpy(to, from, sizeof(u64));
+	else if (len == 2 * sizeof(u64))
+		memcpy(to, from, 2 * sizeof(u64));
+	else
+		chm_copy_words(to, from, len);
 }
 
 static void chm_write_slot(const struct chm_table *t, void *slot,
@@ -1370,10 +1490,11 @@ static void chm_publish_slot(struct chm_table *t, u64 hash, u32 passed_from,
 {
 	/*
 	 * O2: first the filters on the way, then the tag.  Pairs with
-	 * __chm_search_home() and chm_probe().  Otherwise a reader that finds a
-	 * later pair could miss this one: hit, then miss.
+	 * __chm_search_home(), chm_probe() and chm_scan_plain().  Otherwise a reader that
+	 * finds a later pair could miss this one: hit, then miss.
 	 */
-	chm_raise_overflow(t, hash, passed_from, at->distance, p);
+	if (unlikely(passed_from != at->distance))
+		chm_raise_overflow(t, hash, passed_from, at->distance, p);
 	/* O1: the slot was written before; see chm_set_ctrl(). */
 	chm_set_ctrl(t, at->chunk, at->c,
 		     chm_tag_set(at->c->ctrl, at->slot, chm_tag(hash)));
@@ -1474,13 +1595,13 @@ static void chm_seal(struct chm_table *t)
 }
 
 /* How many takers wait for cells that joined generation @gen. */
-static u16 *chm_pins(const struct chm_table *t, unsigned int gen)
+static u16 *chm_pins(struct chm_table *t, unsigned int gen)
 {
-	return (u16 *)(gen ? &t->pins_1 : &t->pins_0);
+	return gen ? &t->pins_1 : &t->pins_0;
 }
 
 /* Can the slots of the sealed generation be used again? */
-static bool chm_may_sweep(const struct chm *map, const struct chm_table *t)
+static bool chm_may_sweep(const struct chm *map, struct chm_table *t)
 {
 	/* The updates of a cell are merged into its slot, DEAD or not. */
 	if (!t->dead[!t->dead_gen] || map->phase >= CHM_SETTLING ||
@@ -1540,10 +1661,18 @@ static void chm_sweep(struct chm_table *t, u32 slots)
 	chm_end_sweep(t);
 }
 
-/* Poll when DEAD slots are many enough to matter. */
+/*
+ * Poll when DEAD slots are many enough to matter; not at each write, while there is
+ * room.
+ */
 static void chm_poll(const struct chm *map, struct chm_table *t)
 {
-	if (chm_nr_dead(t) <= chm_nr_slots(t) / 16 || map->p->drop)
+	unsigned long dead = chm_nr_dead(t);
+
+	if (dead <= chm_nr_slots(t) / 16 || map->p->drop)
+		return;
+	if (t->writes % CHM_POLL_EVERY && t->nr_chunks > CHM_FEW_CHUNKS &&
+	    map->entries + dead < t->max_entries)
 		return;
 	if (chm_may_sweep(map, t))
 		chm_sweep(t, CHM_WRITER_SWEEP);
@@ -1561,6 +1690,13 @@ static void chm_note_dead(struct chm *map, struct chm_table *t,
 	}
 }
 
+/* Pairs with READ_ONCE() in chm_leave() and chm_end_turn(), which want no order. */
+static void chm_set_phase(struct chm *map, enum chm_phase phase)
+{
+	lockdep_assert_held(&map->lock);
+	WRITE_ONCE(map->phase, phase);
+}
+
 /* --- Retired tables --- */
 
 /*
@@ -1572,7 +1708,8 @@ static void chm_append(struct chm_table **youngest, struct chm_table *t)
 	t->link = *youngest ? (*youngest)->link : t;
 	if (*youngest)
 		(*youngest)->link = t;
-	*youngest = t;
+	/* Pairs with READ_ONCE() in chm_leave(). */
+	WRITE_ONCE(*youngest, t);
 }
 
 static struct chm_table *chm_oldest(const struct chm_table *youngest)
@@ -1585,7 +1722,7 @@ static void chm_remove_oldest(struct chm_table **youngest)
 	struct chm_table *oldest = (*youngest)->link;
 
 	if (oldest == *youngest)
-		*youngest = NULL;
+		WRITE_ONCE(*youngest, NULL);
 	else
 		(*youngest)->link = oldest->link;
 }
@@ -1606,7 +1743,7 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 	WRITE_ONCE(t->cookie, get_state_synchronize_rcu());
 	chm_append(&map->retired, t);
 	t->bytes = chm_bytes(t);
-	map->retired_bytes += t->bytes;
+	WRITE_ONCE(map->retired_bytes, map->retired_bytes + t->bytes);
 	chm_call_worker(map);
 }
 
@@ -2004,6 +2141,8 @@ static u64 chm_square(u32 distance)
 /* A pair at @distance from home is gone: so are the bits that only it needed. */
 static void chm_lower(struct chm_table *t, u64 hash, u32 distance)
 {
+	if (likely(!distance))
+		return;
 	/* Bits that stay cost as if the pair did. */
 	if (chm_lower_overflow(t, hash, distance, t->p))
 		t->spread -= chm_square(distance);
@@ -2105,12 +2244,25 @@ static int chm_copy_pair(const struct chm_table *to, void *copy, void *from,
 	return ret ? -ENOMEM : 0;
 }
 
+/* The pair that has come to @at, of @to, is not at home, or is the first one. */
+static noinline void chm_note_displaced(struct chm_table *to, u64 hash,
+					const struct chm_place *at)
+{
+	to->longest = max(to->longest, at->distance + 1);
+	if (!at->distance)
+		return;
+	chm_raise_overflow(to, hash, 0, at->distance, to->p);
+	to->displaced++;
+	to->spread += chm_square(at->distance);
+}
+
 /*
  * Copy the pair in slot number @nr of the active table into @to, which is private.
  * O12: plain stores will do: the holder of the lock that publishes @to comes after
  * this one.  Pairs with rcu_assign_pointer() in chm_publish().
  */
-static int chm_migrate_pair(struct chm_table *to, void *pair, unsigned long nr)
+static __always_inline int __chm_migrate_pair(struct chm_table *to, void *pair,
+					      unsigned long nr)
 {
 	const struct chm_params *p = to->p;
 	u64 hash = __chm_hash(to, pair, p);
@@ -2129,32 +2281,34 @@ static int chm_migrate_pair(struct chm_table *to, void *pair, unsigned long nr)
 		chm_occupy(to, at.chunk);
 	at.c->ctrl = chm_tag_set(at.c->ctrl, at.slot, chm_tag(hash));
 	to->migrated++;
-	to->longest = max(to->longest, at.distance + 1);
-	if (unlikely(at.distance)) {
-		chm_raise_overflow(to, hash, 0, at.distance, p);
-		to->displaced++;
-		to->spread += chm_square(at.distance);
-	}
+	if (unlikely(at.distance || !to->longest))
+		chm_note_displaced(to, hash, &at);
 	return at.distance;
 }
 
+static noinline int chm_migrate_pair(struct chm_table *to, void *pair,
+				     unsigned long nr)
+{
+	return __chm_migrate_pair(to, pair, nr);
+}
+
 /* Return: how many chunks the pairs have passed on their ways to their slots. */
-static int chm_migrate_chunk(struct chm_table *to, const struct chm_table *from,
-			     u32 chunk)
+static long chm_migrate_chunk(struct chm_table *to, const struct chm_table *from,
+			      u32 chunk)
 {
 	struct chm_chunk *c = __chm_chunk(from, chunk, to->p);
 	unsigned long nr = (unsigned long)chunk * CHM_SLOTS;
 	unsigned long mask = chm_match_full(c->ctrl);
-	int walked = 0;
+	long walked = 0;
 	u32 slot;
 
 	chm_for_each_match(slot, mask) {
 		void *pair = __chm_slot(from, c, slot, to->p);
-		int ret = chm_migrate_pair(to, pair, nr + slot);
+		int ret = __chm_migrate_pair(to, pair, nr + slot);
 
 		if (ret < 0)
 			return ret;
-		walked = min(walked + ret, INT_MAX / 2);
+		walked += ret;
 	}
 	return walked;
 }
@@ -2267,7 +2421,7 @@ static void chm_end_snapshot(struct chm *map, struct chm_snapshot *s)
 	 */
 	smp_store_release(&chm_snapshots(t)->pending, NULL);
 	chm_snapshots(s->from)->spent = s;
-	map->phase = CHM_IDLE;
+	chm_set_phase(map, CHM_IDLE);
 	chm_retire(map, s->from);
 }
 
@@ -2281,7 +2435,7 @@ static void chm_settle(struct chm *map, struct chm_snapshot *s)
 	s->cookie = get_state_synchronize_rcu();
 	/* chm_drop_some() looks at all of it, however far a sweep has come. */
 	s->from->sweep = 0;
-	map->phase = CHM_SETTLING;
+	chm_set_phase(map, CHM_SETTLING);
 	chm_call_worker(map);
 }
 
@@ -2306,7 +2460,7 @@ static void chm_publish(struct chm *map, struct chm_table *fresh)
 		chm_note_built(map, fresh);
 	/*
 	 * O6: pairs with __chm_table_rcu().  O12: earlier holders of the lock have
-	 * written to @fresh, too.  Pairs with chm_migrate_pair().  O9: readers that
+	 * written to @fresh, too.  Pairs with __chm_migrate_pair().  O9: readers that
 	 * find old cells began before the grace period that chm_settle() begins to
 	 * wait for.  Pairs with __chm_cell_add_to().
 	 */
@@ -2321,7 +2475,7 @@ static void chm_swap_tables(struct chm *map)
 	struct chm_table *old = chm_table(map);
 
 	map->next = NULL;
-	map->phase = CHM_IDLE;
+	chm_set_phase(map, CHM_IDLE);
 	fresh->migrated_ns = ktime_get_ns() - fresh->migrated_ns;
 	fresh->roomy |= old->roomy && old->nr_chunks == fresh->nr_chunks;
 	fresh->waited = old->waited;
@@ -2351,13 +2505,13 @@ static void chm_abort(struct chm *map)
 
 	lockdep_assert_held(&map->lock);
 	if (map->phase == CHM_WANTED)
-		map->phase = CHM_IDLE;
+		chm_set_phase(map, CHM_IDLE);
 	if (map->phase != CHM_COPYING)
 		return;
 	if (chm_pending(t))
 		chm_pending(t)->from = NULL;
 	map->next = NULL;
-	map->phase = CHM_IDLE;
+	chm_set_phase(map, CHM_IDLE);
 	map->aborts++;
 	chm_retire(map, t);
 }
@@ -2370,7 +2524,7 @@ static void chm_give_back(struct chm *map)
 	chm_abort(map);
 	chm_publish(map, NULL);
 	map->shrinks++;
-	map->phase = CHM_IDLE;
+	chm_set_phase(map, CHM_IDLE);
 	chm_retire(map, t);
 }
 
@@ -2407,18 +2561,19 @@ static void chm_give_up(struct chm *map, int ret)
 /* Copy @chunks more; swap after the last. */
 static void chm_step(struct chm *map, u32 chunks)
 {
-	u32 end, walked = 0;
 	struct chm_table *t;
+	long walked = 0;
+	u32 end;
 
 	lockdep_assert_held(&map->lock);
 	/*
 	 * O12: this hold comes after those of earlier steps.  Pairs with
-	 * chm_migrate_pair().
+	 * __chm_migrate_pair().
 	 */
 	t = chm_table(map);
 	end = min(t->nr_chunks - map->cursor, chunks) + map->cursor;
 	for (; map->cursor < end && walked < CHM_STEP_WALK; map->cursor++) {
-		int ret = chm_migrate_chunk(map->next, t, map->cursor);
+		long ret = chm_migrate_chunk(map->next, t, map->cursor);
 
 		if (ret < 0) {
 			chm_give_up(map, ret);
@@ -2592,7 +2747,7 @@ static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
 	if (!chm_may_retire(map, t, chm_table_bytes(p, grown)))
 		grown = clamp_t(u64, chm_chunks_within_budget(map, t), grown,
 				4ULL * t->nr_chunks);
-	return max(min(grown, CHM_MAX_CHUNKS),
+	return max(chm_chunks_filling(p, min(grown, CHM_MAX_CHUNKS)),
 		   chm_chunks_needed(map, map->entries + 1));
 }
 
@@ -2605,7 +2760,7 @@ static u64 chm_chunks_roomy(const struct chm *map, const struct chm_table *t)
 	u64 needed = chm_chunks_needed(map, map->entries + 1);
 	u64 roomy = chm_chunks_for(map->p, map->entries +
 				   2 * chm_nr_dead(t) + 1);
-	/* With header and bitmaps, it is to fit into what kmalloc() rounds up to. */
+	/* With header and bitmaps, it is to fit into one block of the page allocator. */
 	u64 most = max(2 * needed, div_u64(CHM_RETIRED_MIN - CHM_RETIRED_MIN / 64,
 					   t->stride));
 
@@ -2645,15 +2800,12 @@ static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
 	if (!map->retired || t->writes <= t->nr_chunks ||
 	    chm_bytes(t) <= CHM_SMALL)
 		return t->ask_entries;
-	return min(t->ask_entries, t->max_entries - t->max_entries / 8);
+	return min(t->ask_entries, chm_early(t));
 }
 
 /* Has the map more pairs than this table is for, or will it soon? */
 static bool chm_outgrown(const struct chm *map, const struct chm_table *t)
 {
-	/* Not even what chm_ask() says; most writers come this way. */
-	if (likely(map->entries <= t->max_entries - t->max_entries / 8))
-		return false;
 	if (map->p->max_entries && map->entries >= map->p->max_entries)
 		return false;
 	/* Its writers grow it, when it is full. */
@@ -2691,7 +2843,7 @@ static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
 /* Have the worker look for memory. */
 static void chm_want(struct chm *map)
 {
-	map->phase = CHM_WANTED;
+	chm_set_phase(map, CHM_WANTED);
 	chm_call_worker(map);
 }
 
@@ -2745,7 +2897,7 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 	    (!chm_pending(fresh) || chm_pending(fresh)->slots < chm_nr_slots(t)))
 		return -EAGAIN;
 	chm_seed_table(map, fresh);
-	map->phase = CHM_IDLE;
+	chm_set_phase(map, CHM_IDLE);
 	map->clone_failed = false;
 	map->seed_failed = false;
 	if (!t) {
@@ -2764,7 +2916,7 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 			map->entries < t->max_entries);
 	fresh->migrated_ns = ktime_get_ns();
 	map->next = fresh;
-	map->phase = CHM_COPYING;
+	chm_set_phase(map, CHM_COPYING);
 	map->cursor = map->entries ? 0 : t->nr_chunks;
 	if (t->nr_chunks - map->cursor <= CHM_WORKER_STEP && !chm_step_chunks)
 		chm_step(map, CHM_WORKER_STEP);
@@ -2773,23 +2925,34 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 }
 
 /*
- * Is something due?  Called at the end of every write: by level, not by edge, so
- * that no wake-up can be lost.  Return: chunks of a table that the caller shall
- * allocate for chm_begin_small(), without the lock; else 0.
+ * Is there nothing that chm_chunks_due() would find?  Quick, since most writes need no
+ * more.  False if it can't tell.
  */
-static u64 chm_trigger(struct chm *map, bool allocates)
+static __always_inline bool chm_at_ease(const struct chm *map,
+					const struct chm_table *t)
 {
-	struct chm_table *t = chm_table(map);
+	unsigned long entries = map->entries, most = t->ask_entries;
+
+	/* See chm_ask(). */
+	if (map->retired)
+		most = chm_early(t);
+	return entries <= most &&
+	       entries + chm_nr_dead(t) < t->max_entries + chm_spare(t) / 4 &&
+	       t->unlowered <= t->nr_chunks / 64 &&
+	       !map->seeding && !t->far_gone && !chm_restless;
+}
+
+static noinline u64 chm_trigger_due(struct chm *map, struct chm_table *t,
+				    bool allocates)
+{
 	u64 chunks, bytes;
 
-	if (!t || map->phase != CHM_IDLE)
-		return 0;
-	if (unlikely(t->look_later)) {
+	if (t->look_later) {
 		t->look_later--;
 		return 0;
 	}
 	chunks = chm_chunks_due(map, t);
-	if (likely(!chunks) || (map->clone_failed && chm_is_put_off(map)))
+	if (!chunks || (map->clone_failed && chm_is_put_off(map)))
 		return 0;
 	bytes = chm_table_bytes(map->p, chunks);
 	/* Looking is not cheap, and a table is to be freed first. */
@@ -2806,6 +2969,20 @@ static u64 chm_trigger(struct chm *map, bool allocates)
 		return chunks;
 	chm_want(map);
 	return 0;
+}
+
+/*
+ * Is something due?  Called at the end of every write: by level, not by edge, so
+ * that no wake-up can be lost.  Return: chunks of a table that the caller shall
+ * allocate for chm_begin_small(), without the lock; else 0.
+ */
+static __always_inline u64 chm_trigger(struct chm *map, bool allocates)
+{
+	struct chm_table *t = chm_table(map);
+
+	if (!t || map->phase != CHM_IDLE || likely(chm_at_ease(map, t)))
+		return 0;
+	return chm_trigger_due(map, t, allocates);
 }
 
 /* Without direct reclaim; nor is kswapd woken up if the caller's @gfp forbids it. */
@@ -3058,9 +3235,10 @@ static int chm_build_and_begin(struct chm *map, u64 chunks, u32 old_chunks,
 
 /*
  * There is no memory.  Have others made room meanwhile?  Else, will there be some when
- * DEAD slots are EMPTY?  Then wait for that, if the caller may.
+ * DEAD slots are EMPTY?  Then wait for that, if the caller may.  If there is no slot on
+ * the path, what room there is elsewhere is of no use.
  */
-static bool chm_has_room(struct chm *map, bool block)
+static bool chm_has_room(struct chm *map, const struct chm_op *op, bool block)
 {
 	const struct chm_table *t;
 	unsigned long flags;
@@ -3068,7 +3246,7 @@ static bool chm_has_room(struct chm *map, bool block)
 
 	chm_lock(map, flags);
 	t = chm_table(map);
-	room = t && !chm_full(map, t, true);
+	room = t && !op->stuck && !chm_full(map, t, true);
 	dead = t && chm_nr_dead(t);
 	chm_unlock(map, flags);
 	if (room || !dead || !block)
@@ -3145,13 +3323,16 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	/* There is always a DEAD slot to wait for, where others replace. */
 	if (ret)
 		op->attempts++;
-	if (ret && !op->stuck && chm_has_room(map, block))
+	if (ret && chm_has_room(map, op, block))
 		return 0;
 	return ret;
 }
 
-/* Is table @id still there, because clone() has failed, or another call came before? */
-static int chm_moved(struct chm *map, u32 id)
+/*
+ * Return: 0 if table @id was replaced; -ENOMEM if it is still there because clone() has
+ * failed, -EAGAIN if the migration was ended for another reason.
+ */
+static int chm_move_result(struct chm *map, u32 id)
 {
 	unsigned long flags;
 	bool moved, failed;
@@ -3165,9 +3346,16 @@ static int chm_moved(struct chm *map, u32 id)
 	return failed ? -ENOMEM : -EAGAIN;
 }
 
+/* Is chm_move() to be tried again, with what is due then? */
+static bool chm_move_again(int ret)
+{
+	return ret == -ERESTART || ret == -EAGAIN;
+}
+
 /*
- * Move to a table of @chunks.  May sleep.  Return: 0; or -EAGAIN, with nothing done,
- * if something else was under way, which is over now.
+ * Move to a table of @chunks.  May sleep.  Return: 0; -ERESTART, with nothing done, if
+ * something else was under way; -EAGAIN if the table did not fit any more when it was
+ * there, or before all was copied.
  */
 static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
 {
@@ -3177,6 +3365,9 @@ static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
 	bool busy, wait;
 	int ret;
 
+	/* The size of such a table is beyond what can be calculated with. */
+	if (chunks > CHM_MAX_CHUNKS)
+		return -E2BIG;
 	chm_drive(map, U32_MAX, true);
 	chm_lock(map, flags);
 	t = chm_table(map);
@@ -3189,7 +3380,7 @@ static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
 		if (chm_in_worker())
 			return -EBUSY;
 		chm_await(map);
-		return -EAGAIN;
+		return -ERESTART;
 	}
 	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks, gfp);
 	chm_lock(map, flags);
@@ -3202,11 +3393,11 @@ static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
 	chm_unlock(map, flags);
 	if (ret && !IS_ERR(fresh)) {
 		chm_table_free(fresh);
-		return -EAGAIN;
+		return ret == -EBUSY ? -ERESTART : -EAGAIN;
 	}
 	if (!ret)
 		chm_drive(map, U32_MAX, true);
-	return ret ?: chm_moved(map, id);
+	return ret ?: chm_move_result(map, id);
 }
 
 /* --- Flood defence --- */
@@ -3273,17 +3464,6 @@ static enum chm_turn chm_turn_tell_hash(struct chm *map, bool worker)
 	return CHM_DONE;
 }
 
-/* @t was just published.  If it has a fresh seed: was that of any use? */
-static void chm_judge_seed(struct chm *map, struct chm_table *t)
-{
-	if (t->fresh || !map->entries || t->longest <= chm_probe_limit(map, t))
-		return;
-	if (chm_may_siphash(map) && !t->use_siphash)
-		map->seeding = CHM_NEW_SIPHASH;
-	else
-		chm_give_hash_up(map);
-}
-
 /*
  * A pair was inserted that is due @due chunks from home.  If that is too far, a fresh
  * seed is due; with SipHash, if the last one did not help for long: then the keys
@@ -3306,6 +3486,37 @@ static void chm_defend(struct chm *map, struct chm_table *t, u32 due)
 	t->far_enough = min_t(u64, U32_MAX, CHM_DEFEND_AGAIN * (u64)due);
 	map->seeding = again && chm_may_siphash(map) ? CHM_NEW_SIPHASH :
 							CHM_NEW_SEED;
+}
+
+/*
+ * @t was just published.  If it has a fresh seed: was that of any use?  If not: is one
+ * due because of pairs that came while it was filled?
+ */
+static void chm_judge_seed(struct chm *map, struct chm_table *t)
+{
+	if (!map->entries || t->longest <= chm_probe_limit(map, t))
+		return;
+	if (t->fresh) {
+		if (t->far >= t->far_enough)
+			chm_defend(map, t, t->longest);
+		return;
+	}
+	if (chm_may_siphash(map) && !t->use_siphash)
+		map->seeding = CHM_NEW_SIPHASH;
+	else
+		chm_give_hash_up(map);
+}
+
+/*
+ * A pair was inserted that is due @due chunks from home.  If that is too far, and a
+ * migration is in the way of a fresh seed, copy more: otherwise a flood makes the path
+ * much longer before that is over.
+ */
+static void chm_share_more(struct chm *map, u32 due)
+{
+	if (map->phase == CHM_COPYING && !chm_step_chunks &&
+	    due > chm_probe_limit(map, chm_table(map)))
+		chm_step(map, CHM_FLOOD_STEP);
 }
 
 /* --- Tidying up --- */
@@ -3332,7 +3543,9 @@ static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 
 	if (calm && t->roomy && t->nr_chunks > ample)
 		return ample;
-	if (used < chm_nr_slots(t) / 8 && t->nr_chunks >= 2 * ample)
+	/* Not because of chunks that only fill what was allocated. */
+	if (used < chm_nr_slots(t) / 8 &&
+	    t->nr_chunks > chm_chunks_filling(map->p, 2 * ample))
 		return ample;
 	return chm_worn(map, t, calm) ? chm_chunks_same(map, t) : 0;
 }
@@ -3354,10 +3567,13 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 	*again = CHM_DONE;
 	if (!t || map->phase > CHM_WANTED)
 		return 0;
+	/* See chm_turn_empty(). */
+	if (map->claims)
+		*again = CHM_LATER;
 	chunks = chm_chunks_due(map, t);
 	*tidy = !chunks;
 	if (*tidy)
-		map->phase = CHM_IDLE;
+		chm_set_phase(map, CHM_IDLE);
 	/* A table that was made for a promise is not to be given back before it. */
 	if (!chunks && !map->claims)
 		chunks = chm_chunks_tidy(map, t);
@@ -3471,7 +3687,7 @@ static enum chm_turn chm_merge_hold(struct chm *map)
 	/* O9: pairs with the end of the sections that update old cells. */
 	if (map->phase == CHM_SETTLING && !poll_state_synchronize_rcu(s->cookie))
 		return CHM_LATER;
-	map->phase = CHM_MERGING;
+	chm_set_phase(map, CHM_MERGING);
 	if (!chm_merge_some(s, chm_table(map), CHM_WORKER_STEP))
 		return CHM_SOON;
 	chm_end_snapshot(map, s);
@@ -3572,7 +3788,7 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 	chm_count_changed(map, changed);
 	if (dropped) {
 		chm_remove_oldest(&map->retired);
-		map->retired_bytes -= t->bytes;
+		WRITE_ONCE(map->retired_bytes, map->retired_bytes - t->bytes);
 		if (chm_table(map))
 			chm_table(map)->look_later = 0;
 	}
@@ -3645,8 +3861,6 @@ static void chm_give_gathered_back(struct chm_table *t, const struct chm_sweepin
 		chm_set_ctrl(t, g->chunk[i], c, c->ctrl &
 			     ~((g->mask[i] >> 7) * CHM_TAG_DEAD_TAKEN));
 	}
-	if (dropped < g->n)
-		t->sweep = min(t->sweep, g->chunk[dropped]);
 }
 
 /* Those slots of @n chunks become EMPTY. */
@@ -3680,8 +3894,11 @@ static enum chm_turn chm_sweep_hold(struct chm *map, bool worker,
 		gone = !chm_lock_turn(map, worker, flags);
 		/* Retired or not, and with the map or without: only this worker drops. */
 		chm_give_gathered_back(t, &g, dropped);
+		/* Without the lock: t->sweep is chm_retire()'s, which goes back to 0. */
 		if (gone)
 			return CHM_GONE;
+		if (dropped < g.n)
+			t->sweep = min(t->sweep, g.chunk[dropped]);
 	}
 	/*
 	 * O13: they become EMPTY in a hold of the lock that comes after drop().  Pairs
@@ -3730,6 +3947,7 @@ static enum chm_turn chm_turn_sweep(struct chm *map, bool worker)
 /* A map that is empty and calm owns no table. */
 static enum chm_turn chm_turn_empty(struct chm *map, bool worker)
 {
+	enum chm_turn again = CHM_DONE;
 	unsigned long flags;
 	struct chm_table *t;
 
@@ -3737,10 +3955,15 @@ static enum chm_turn chm_turn_empty(struct chm *map, bool worker)
 		return CHM_GONE;
 	t = chm_table(map);
 	if (t && !map->entries && !map->reserved && !map->p->min_entries &&
-	    !chm_nr_dead(t) && map->phase == CHM_IDLE && !map->claims)
-		chm_give_back(map);
+	    !chm_nr_dead(t) && map->phase == CHM_IDLE) {
+		/* Nobody calls when the claim has ended. */
+		if (map->claims)
+			again = CHM_LATER;
+		else
+			chm_give_back(map);
+	}
 	chm_unlock_turn(map, worker, flags);
-	return CHM_DONE;
+	return again;
 }
 
 /* Drop, free, copy, merge, sweep and tidy: of each a bounded amount. */
@@ -3862,7 +4085,7 @@ static struct chm *chm_begin_turn(void)
 	map = list_first_entry_or_null(&chm_worker.ready, struct chm, work);
 	if (map)
 		list_del_init(&map->work);
-	chm_worker.map = map;
+	WRITE_ONCE(chm_worker.map, map);
 	chm_worker.kicked = false;
 	chm_worker.turns++;
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
@@ -3877,7 +4100,7 @@ static void chm_end_turn(struct chm *map, enum chm_turn again)
 	if (chm_worker.map != map) {
 		again = CHM_GONE;
 	} else {
-		chm_worker.map = NULL;
+		WRITE_ONCE(chm_worker.map, NULL);
 		if (chm_worker.kicked)
 			again = CHM_SOON;
 		/* Unless it was queued meanwhile. */
@@ -4099,9 +4322,11 @@ static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
 	t->spread += chm_square(at.distance);
 	chm_add_entries(map, 1);
 	chm_note_write(map, t, NULL, &at);
-	if (unlikely(op->due))
-		chm_defend(map, t, op->due);
 	op->found = slot + t->value_offset;
+	if (unlikely(op->due)) {
+		chm_defend(map, t, op->due);
+		chm_share_more(map, op->due);
+	}
 	return 1;
 }
 
@@ -4378,17 +4603,32 @@ static void chm_await_budget(struct chm *map)
 			       HZ / 10 + 1);
 }
 
+/* No fresh seed can come before the migration that is under way is over. */
+static bool chm_flooded_midway(struct chm *map, u32 due)
+{
+	unsigned long flags;
+	bool flooded;
+
+	chm_lock(map, flags);
+	flooded = map->phase == CHM_COPYING &&
+		  due > chm_probe_limit(map, chm_table(map));
+	chm_unlock(map, flags);
+	return flooded;
+}
+
 /*
  * A fresh seed is due, and the caller may block: it does not wait for the worker, since
  * each pair that comes meanwhile makes long paths longer.  Without memory it does, and
  * does not ask again for each pair.
  */
-static noinline void chm_reseed_now(struct chm *map, gfp_t gfp)
+static noinline void chm_reseed_now(struct chm *map, u32 due, gfp_t gfp)
 {
 	unsigned long flags;
 	u32 old_chunks;
 	u64 chunks;
 
+	if (chm_flooded_midway(map, due))
+		chm_drive(map, U32_MAX, true);
 	chm_await_budget(map);
 	chunks = chm_chunks_reseeded(map, &old_chunks, true);
 	if (!chunks)
@@ -4401,6 +4641,13 @@ static noinline void chm_reseed_now(struct chm *map, gfp_t gfp)
 	map->seed_failed = true;
 	chm_put_off(map, 1);
 	chm_unlock(map, flags);
+}
+
+/* After a write: is the new pair so far from home that a fresh seed may be due? */
+static void chm_see_to_far(struct chm *map, const struct chm_op *op, gfp_t gfp)
+{
+	if (unlikely(op->due) && gfpflags_allow_blocking(gfp) && !chm_in_worker())
+		chm_reseed_now(map, op->due, gfp);
 }
 
 static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
@@ -4422,9 +4669,7 @@ static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
 			break;
 		ret = chm_make_room(map, op, gfp);
 	} while (!ret);
-	if (unlikely(op->due) && gfpflags_allow_blocking(gfp) &&
-	    !chm_in_worker())
-		chm_reseed_now(map, gfp);
+	chm_see_to_far(map, op, gfp);
 	chm_leave(map);
 	return ret;
 }
@@ -4515,24 +4760,49 @@ int chm_swap(struct chm *map, const void *key, const void *value,
 }
 EXPORT_SYMBOL_GPL(chm_swap);
 
-/* Pairs that chm_insert_many() inserts in one hold of the lock. */
+/* Pairs that chm_insert_many() and chm_remove_many() write in one hold of the lock. */
 #define CHM_BULK	16UL
+
+/* So many keys are about to be written to in this hold: have their home chunks come. */
+static void chm_fetch_bulk(const struct chm *map, const void *keys, unsigned long n)
+{
+	const struct chm_params *p = map->p;
+	const struct chm_table *t = chm_table(map);
+	unsigned long i;
+
+	for (i = 0; t && i < n; i++)
+		prefetchw(__chm_home_chunk(t, __chm_hash(t, keys + i * p->key_size, p),
+					   p));
+}
+
+/*
+ * How many of the pairs that are left go into one hold.  Each does its share of a
+ * migration: then one is enough.  Where paths are long, few are.
+ */
+static unsigned long chm_bulk(const struct chm *map, unsigned long left)
+{
+	const struct chm_table *t = chm_table(map);
+
+	if (map->phase == CHM_COPYING)
+		return 1;
+	if (!t)
+		return min(left, CHM_BULK);
+	return min3(left, CHM_BULK, 1 + CHM_STEP_WALK / (1UL + t->longest));
+}
 
 /* As many of @n pairs as there is room for.  Return: as chm_try_store(). */
 static int chm_try_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 			unsigned long *inserted)
 {
 	const struct chm_params *p = map->p;
-	const struct chm_table *t = chm_table(map);
 	unsigned long i;
+	u32 due = 0;
 	int ret = 0;
 
-	for (i = 0; t && i < n; i++)
-		prefetchw(__chm_home_chunk(t, __chm_hash(t, op->key +
-							 i * p->key_size, p),
-					   p));
+	chm_fetch_bulk(map, op->key, n);
 	for (i = 0; i < n && ret >= 0; i++) {
 		ret = chm_try_store(map, op);
+		due = max(due, op->due);
 		if (ret < 0)
 			break;
 		op->key += p->key_size;
@@ -4540,6 +4810,7 @@ static int chm_try_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 			op->value += p->value_size;
 	}
 	*inserted += i;
+	op->due = due;
 	return ret;
 }
 
@@ -4563,14 +4834,13 @@ static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 		u64 chunks;
 
 		chm_lock(map, flags);
-		/* Each pair does its share of a migration: one is enough in a hold. */
-		ret = chm_try_bulk(map, op, map->phase == CHM_COPYING ? 1 :
-				   min(n - *inserted, CHM_BULK), inserted);
+		ret = chm_try_bulk(map, op, chm_bulk(map, n - *inserted), inserted);
 		chm_count_bulk(map, *inserted - before);
 		chunks = chm_trigger(map, true);
 		chm_unlock(map, flags);
 		if (unlikely(chunks))
 			chm_begin_small(map, chunks, gfp);
+		chm_see_to_far(map, op, gfp);
 		/* For each pair anew. */
 		if (*inserted != before) {
 			op->attempts = 0;
@@ -4694,6 +4964,49 @@ int chm_remove(struct chm *map, const void *key)
 	return chm_check_call(map, false) ?: chm_erase(map, &op);
 }
 EXPORT_SYMBOL_GPL(chm_remove);
+
+/* One hold of the lock.  Return: how many of the @n keys were there. */
+static unsigned long chm_erase_bulk(struct chm *map, struct chm_op *op,
+				    unsigned long n)
+{
+	unsigned long removed = 0, i;
+
+	chm_fetch_bulk(map, op->key, n);
+	for (i = 0; i < n; i++) {
+		struct chm_table *t;
+		struct chm_place at;
+
+		removed += !chm_try_erase(map, op, &at, &t);
+		op->key += map->p->key_size;
+	}
+	chm_count_bulk(map, removed);
+	return removed;
+}
+
+unsigned long chm_remove_many(struct chm *map, const void *keys, unsigned long n)
+{
+	struct chm_op op = { .key = keys };
+	unsigned long removed = 0;
+
+	if (chm_check_call(map, false))
+		return 0;
+	chm_enter(map);
+	while (n) {
+		unsigned long flags, some;
+
+		chm_lock(map, flags);
+		some = chm_bulk(map, n);
+		removed += chm_erase_bulk(map, &op, some);
+		chm_trigger(map, false);
+		chm_unlock(map, flags);
+		n -= some;
+		if (map->p->reclaim == CHM_SYNC)
+			cond_resched();
+	}
+	chm_leave(map);
+	return removed;
+}
+EXPORT_SYMBOL_GPL(chm_remove_many);
 
 int chm_remove_if(struct chm *map, const void *key, const void *expected)
 {
@@ -4877,7 +5190,7 @@ static bool chm_try_clear(struct chm *map, struct chm_table *fresh)
 		chm_seed_table(map, fresh);
 	t->owns_full = true;
 	chm_publish(map, fresh);
-	map->phase = CHM_IDLE;
+	chm_set_phase(map, CHM_IDLE);
 	chm_retire(map, t);
 	return true;
 }
@@ -4930,8 +5243,11 @@ EXPORT_SYMBOL_GPL(chm_clear);
 
 /* --- Room --- */
 
-/* Promise room for @n pairs, if there is.  Return: else chunks that it takes. */
-static u64 chm_try_reserve(struct chm *map, unsigned long n)
+/*
+ * Promise room for @n pairs, if there is.  @less: was more promised before?
+ * Return: else chunks that it takes.
+ */
+static u64 chm_try_reserve(struct chm *map, unsigned long n, bool *less)
 {
 	struct chm_table *t = chm_table(map);
 
@@ -4939,13 +5255,11 @@ static u64 chm_try_reserve(struct chm *map, unsigned long n)
 		/* Not into a table that is too small. */
 		if (map->phase == CHM_COPYING && n > map->next->max_entries)
 			chm_abort(map);
-		if (n < map->reserved)
-			chm_call_worker(map);
+		*less = n < map->reserved;
 		map->reserved = n;
 		return 0;
 	}
-	if (map->phase == CHM_COPYING && n > map->next->max_entries)
-		chm_abort(map);
+	/* What is under way goes on: there may be no memory for more. */
 	return chm_chunks_needed(map, max(n, map->entries));
 }
 
@@ -4966,19 +5280,22 @@ static bool chm_claim(struct chm *map)
 	return claimed;
 }
 
-/* @failed: the table is as it was, and may be due to be tidied. */
-static void chm_end_claim(struct chm *map, bool claimed, bool failed)
+/*
+ * @due: the table may be due to be tidied.  The worker is called no sooner than now:
+ * it leaves the table to those who have a claim.
+ */
+static void chm_end_claim(struct chm *map, bool claimed, bool due)
 {
 	unsigned long flags;
 
 	chm_lock(map, flags);
 	map->claims -= claimed;
-	if (failed || map->phase == CHM_WANTED)
+	if (due || map->phase == CHM_WANTED)
 		chm_call_worker(map);
 	chm_unlock(map, flags);
 }
 
-static int chm_reserve_room(struct chm *map, unsigned long n, gfp_t gfp)
+static int chm_reserve_room(struct chm *map, unsigned long n, gfp_t gfp, bool *less)
 {
 	int ret;
 
@@ -4991,33 +5308,37 @@ static int chm_reserve_room(struct chm *map, unsigned long n, gfp_t gfp)
 		if (!ret && map->p->max_entries && n > map->p->max_entries)
 			ret = -E2BIG;
 		if (!ret)
-			chunks = chm_try_reserve(map, n);
+			chunks = chm_try_reserve(map, n, less);
 		chm_unlock(map, flags);
 		if (!chunks)
 			return ret;
 		ret = chm_move(map, chunks, gfp);
-	} while (!ret || ret == -EAGAIN);
+	} while (!ret || chm_move_again(ret));
 	return ret;
 }
 
 int chm_reserve(struct chm *map, unsigned long n, gfp_t gfp)
 {
 	int ret = chm_check_call(map, true);
-	bool claimed;
+	bool claimed, less = false;
 
 	if (ret)
 		return ret;
 	chm_enter(map);
 	claimed = chm_claim(map);
-	ret = chm_reserve_room(map, n, gfp);
-	chm_end_claim(map, claimed, ret);
+	ret = chm_reserve_room(map, n, gfp, &less);
+	chm_end_claim(map, claimed, ret || less);
 	chm_leave(map);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(chm_reserve);
 
-/* Return: chunks of a smaller table; 0: there is nothing to do any more. */
-static u64 chm_try_shrink(struct chm *map)
+/*
+ * @again: more pairs came than an earlier table was for; some more will come while the
+ * next one is filled.  Return: chunks of a smaller table; 0: there is nothing to do any
+ * more.
+ */
+static u64 chm_try_shrink(struct chm *map, bool again)
 {
 	struct chm_table *t = chm_table(map);
 	unsigned long kept = max(map->entries, map->reserved);
@@ -5025,6 +5346,8 @@ static u64 chm_try_shrink(struct chm *map)
 
 	if (!t)
 		return 0;
+	if (again)
+		kept += kept / 8;
 	fit = chm_chunks_for(map->p, max(kept, map->p->min_entries));
 	if (kept)
 		return fit < t->nr_chunks ? fit : 0;
@@ -5037,7 +5360,7 @@ static u64 chm_try_shrink(struct chm *map)
 
 static int chm_shrink_table(struct chm *map, gfp_t gfp)
 {
-	int ret;
+	int ret = 0;
 
 	do {
 		unsigned long flags;
@@ -5046,12 +5369,12 @@ static int chm_shrink_table(struct chm *map, gfp_t gfp)
 		/* It may lead to a table that fits. */
 		chm_drive(map, U32_MAX, true);
 		chm_lock(map, flags);
-		chunks = chm_try_shrink(map);
+		chunks = chm_try_shrink(map, ret == -EAGAIN);
 		chm_unlock(map, flags);
 		if (!chunks)
 			return 0;
 		ret = chm_move(map, chunks, chm_optional(gfp));
-	} while (ret == -EAGAIN);
+	} while (chm_move_again(ret));
 	return ret;
 }
 
@@ -5196,6 +5519,8 @@ static bool chm_cursor_follow(struct chm_cursor *cursor,
 struct chm_scan {
 	u32		table;		/* which one */
 	bool		started;
+	bool		any_order;	/* within one section, behind the last home */
+	bool		adjacent;	/* no chunk was passed over before this home */
 	u32		distance;	/* chunks behind the home seen so far */
 	u32		section;	/* chunks to be seen in one section */
 	unsigned long	common;		/* overflow bits that all of them have */
@@ -5255,6 +5580,7 @@ static void chm_scan_from(struct chm_scan *s, struct chm_ahead *a,
 	a->cookie = smp_load_acquire(&t->cookie);
 	a->table = t->id;
 	a->home = chm_next_occupied(t, home);
+	s->adjacent = a->home == home;
 	a->n = 0;
 	a->next = 0;
 	a->sorted = false;
@@ -5278,64 +5604,43 @@ static unsigned long chm_match_overflow(unsigned long mask, unsigned long ctrl,
 	return found;
 }
 
-/* The pair in place @i of those ahead. */
-static void *chm_ahead_pair(const struct chm_ahead *a, const struct chm_table *t,
-			    u32 i)
+static void *chm_noted_pair(const struct chm_table *t, const struct chm_noted *at)
 {
-	const struct chm_chunk *c = __chm_chunk(t, a->pairs[i].chunk, t->p);
-
-	return __chm_slot(t, c, a->pairs[i].slot, t->p);
+	return __chm_slot(t, __chm_chunk(t, at->chunk, t->p), at->slot, t->p);
 }
 
-/* Compare a pair with the one in place @i, and note if they tie. */
-static int chm_compare_ahead(struct chm_ahead *a, const struct chm_table *t,
-			     u64 hash, const void *pair, u32 i)
+/* Compare two pairs, as memcmp() does, and note if they tie. */
+static int chm_order(const struct chm_table *t, struct chm_noted *a,
+		     struct chm_noted *b)
 {
-	u64 fingerprint, other;
+	u64 of_a, of_b;
 
-	if (likely(hash != a->pairs[i].hash))
-		return hash < a->pairs[i].hash ? -1 : 1;
-	a->pairs[i].tied = true;
-	fingerprint = chm_fingerprint(t, pair, t->p);
-	other = chm_fingerprint(t, chm_ahead_pair(a, t, i), t->p);
-	if (fingerprint != other)
-		return fingerprint < other ? -1 : 1;
+	if (likely(a->hash != b->hash))
+		return a->hash < b->hash ? -1 : 1;
+	a->tied = true;
+	b->tied = true;
+	of_a = chm_fingerprint(t, chm_noted_pair(t, a), t->p);
+	of_b = chm_fingerprint(t, chm_noted_pair(t, b), t->p);
+	if (of_a != of_b)
+		return of_a < of_b ? -1 : 1;
 	return 0;
 }
 
 /*
- * Where a pair of @hash belongs among the first @n, which are in order; -1: it is there
- * already, as a pair and its replacement are.  The first is as a lookup has it.
+ * Is the key of @noted there already?  It is if the pair was replaced meanwhile by one
+ * further on.  One chunk never shows a key twice, since its word was loaded once: see
+ * chm_replace_within().
  */
-static int chm_ahead_place(struct chm_ahead *a, const struct chm_table *t, u64 hash,
-			   const void *pair, int n, bool *tied)
-{
-	for (; n; n--) {
-		int order = chm_compare_ahead(a, t, hash, pair, n - 1);
-
-		if (!order)
-			return -1;
-		*tied |= hash == a->pairs[n - 1].hash;
-		if (order > 0)
-			break;
-	}
-	return n;
-}
-
-/* As chm_ahead_place(), where any order will do. */
-static int chm_ahead_append(struct chm_ahead *a, const struct chm_table *t, u64 hash,
-			    const void *pair, bool *tied)
+static bool chm_ahead_has(struct chm_ahead *a, const struct chm_table *t,
+			  struct chm_noted *noted)
 {
 	u32 i;
 
-	for (i = 0; i < a->n; i++) {
-		if (likely(hash != a->pairs[i].hash))
-			continue;
-		*tied = true;
-		if (!chm_compare_ahead(a, t, hash, pair, i))
-			return -1;
+	for (i = 0; i < a->n && a->pairs[i].chunk != noted->chunk; i++) {
+		if (!chm_order(t, noted, &a->pairs[i]))
+			return true;
 	}
-	return a->n;
+	return false;
 }
 
 /* Put them in order. */
@@ -5344,39 +5649,46 @@ static void chm_ahead_sort(struct chm_ahead *a, const struct chm_table *t)
 	u32 i, k;
 
 	for (i = 1; i < a->n; i++) {
-		typeof(a->pairs[0]) moved = a->pairs[i];
-		bool tied = false;
+		struct chm_noted moved = a->pairs[i];
 
-		k = chm_ahead_place(a, t, moved.hash, chm_ahead_pair(a, t, i), i, &tied);
-		memmove(&a->pairs[k + 1], &a->pairs[k], (i - k) * sizeof(moved));
+		for (k = i; k && chm_order(t, &moved, &a->pairs[k - 1]) < 0; k--)
+			a->pairs[k] = a->pairs[k - 1];
 		a->pairs[k] = moved;
 	}
 	a->sorted = true;
 }
 
-/* Note a pair that is behind the cursor, if it is one of the first. */
-static void chm_ahead_add(struct chm_ahead *a, const struct chm_table *t, u64 hash,
-			  const void *pair, u32 chunk, u32 slot)
+/* There are more than CHM_AHEAD: only the first ones stay. */
+static noinline void chm_ahead_insert(struct chm_ahead *a, const struct chm_table *t,
+				      struct chm_noted *noted)
 {
-	bool tied = false;
-	int i;
+	u32 i = a->n, k;
+	int order = 1;
 
-	if (unlikely(a->n == CHM_AHEAD && !a->sorted))
+	if (!a->sorted)
 		chm_ahead_sort(a, t);
-	if (a->sorted)
-		i = chm_ahead_place(a, t, hash, pair, a->n, &tied);
-	else
-		i = chm_ahead_append(a, t, hash, pair, &tied);
-	if (i < 0)
+	while (i && (order = chm_order(t, noted, &a->pairs[i - 1])) < 0)
+		i--;
+	/* The first is as a lookup has it. */
+	if (!order)
 		return;
 	a->more |= a->n == CHM_AHEAD;
 	if (i == CHM_AHEAD)
 		return;
 	a->n = min(a->n + 1U, CHM_AHEAD);
-	memmove(&a->pairs[i + 1], &a->pairs[i], (a->n - 1 - i) * sizeof(a->pairs[0]));
-	a->pairs[i] = (typeof(a->pairs[0])) {
-		.hash = hash, .chunk = chunk, .slot = slot, .tied = tied,
-	};
+	for (k = a->n - 1; k > i; k--)
+		a->pairs[k] = a->pairs[k - 1];
+	a->pairs[i] = *noted;
+}
+
+/* Note a pair that is behind the cursor, if it is one of the first. */
+static void chm_ahead_add(struct chm_ahead *a, const struct chm_table *t,
+			  struct chm_noted *noted)
+{
+	if (unlikely(a->sorted || a->n == CHM_AHEAD))
+		chm_ahead_insert(a, t, noted);
+	else if (noted->chunk == a->home || !chm_ahead_has(a, t, noted))
+		a->pairs[a->n++] = *noted;
 }
 
 /* Is the pair, of hash @hash, one of this home that the walk has not visited? */
@@ -5390,6 +5702,37 @@ static bool chm_is_ahead(const struct chm_ahead *a, const struct chm_table *t, u
 	if (after->started && chm_compare(t, t->p, hash, pair, after) <= 0)
 		return false;
 	return likely(cursor->orders <= 1) || !chm_visited(cursor, t->p, pair);
+}
+
+/*
+ * Most homes are plain: no pair had to leave the chunk, and none came to it from another
+ * home.  Two control words tell that without a hash.  Note the pairs of such a home.
+ * Return: false if the home is not plain, or if a writer has just changed it.
+ */
+static bool chm_scan_plain(struct chm_ahead *a, const struct chm_table *t,
+			   const struct chm_chunk *c, unsigned long ctrl)
+{
+	u32 before = chm_previous_chunk(a->home, t->nr_chunks);
+	unsigned long mask = chm_match_full(ctrl), passed;
+	u32 slot;
+
+	if (ctrl & CHM_OVERFLOW)
+		return false;
+	/*
+	 * O2: acquire, between two loads of @c's word: as long as a pair that came here
+	 * is FULL, its bit is set in the chunk before.  Pairs with chm_publish_slot()
+	 * and chm_lower_overflow().  Without it the walk could take such a pair, which
+	 * it has shown at its own home, for one of this home.
+	 */
+	passed = smp_load_acquire(&__chm_chunk(t, before, t->p)->ctrl) & CHM_OVERFLOW;
+	if (READ_ONCE(c->ctrl) != ctrl ||
+	    (passed && chm_match_overflow(mask, ctrl, passed)))
+		return false;
+	chm_for_each_match(slot, mask)
+		a->pairs[a->n++] = (struct chm_noted) {
+			.chunk = a->home, .slot = slot,
+		};
+	return true;
 }
 
 /*
@@ -5407,15 +5750,23 @@ static bool chm_scan_chunk(struct chm_scan *s, struct chm_ahead *a,
 	unsigned long mask = chm_match_full(ctrl);
 	u32 slot;
 
+	/* The chunk before is at hand then. */
+	if (s->any_order && s->adjacent && !s->distance &&
+	    chm_scan_plain(a, t, c, ctrl))
+		return false;
 	/* Who is here and not at home has a bit in all chunks before. */
 	if (s->distance)
 		mask = chm_match_overflow(mask, ctrl, s->common);
 	chm_for_each_match(slot, mask) {
 		const void *pair = __chm_slot(t, c, slot, t->p);
-		u64 hash = __chm_hash(t, pair, t->p);
+		struct chm_noted noted = {
+			.hash = __chm_hash(t, pair, t->p),
+			.chunk = chunk,
+			.slot = slot,
+		};
 
-		if (chm_is_ahead(a, t, hash, pair, cursor))
-			chm_ahead_add(a, t, hash, pair, chunk, slot);
+		if (chm_is_ahead(a, t, noted.hash, pair, cursor))
+			chm_ahead_add(a, t, &noted);
 	}
 	s->common &= ctrl;
 	return ++s->distance < t->nr_chunks && s->common;
@@ -5547,7 +5898,7 @@ static bool chm_walk_section(const struct chm_table *t, struct chm_cursor *curso
 		if (!a->sorted)
 			chm_ahead_sort(a, t);
 	}
-	pair = chm_ahead_pair(a, t, a->next);
+	pair = chm_noted_pair(t, &a->pairs[a->next]);
 	if (key)
 		chm_copy_bytes(key, pair, p->key_size);
 	if (value)
@@ -5597,20 +5948,24 @@ EXPORT_SYMBOL_GPL(chm_iter_next);
 /* The pair that is next, if it is still there: where it is by now. */
 static const void *chm_pos_pair(const struct chm_ahead *a, const struct chm_table *t)
 {
-	const void *pair = chm_ahead_pair(a, t, a->next), *value;
+	const void *pair = chm_noted_pair(t, &a->pairs[a->next]), *value;
 	const struct chm_chunk *c = __chm_chunk(t, a->pairs[a->next].chunk, t->p);
 	/* O1, O2, O3: pairs with chm_set_ctrl(), as in chm_probe(). */
 	unsigned long ctrl = smp_load_acquire(&c->ctrl);
 
 	if (likely(chm_tag_at(ctrl, a->pairs[a->next].slot) & CHM_TAG_FULL))
 		return pair;
-	value = __chm_lookup_hashed(t, pair, a->pairs[a->next].hash, t->p);
+	value = __chm_lookup_hashed(t, pair, __chm_hash(t, pair, t->p), t->p);
 	return value ? value - t->value_offset : NULL;
 }
 
 static bool chm_pos_scan(struct chm_pos *pos)
 {
-	struct chm_scan s = { .section = U32_MAX };
+	struct chm_scan s = {
+		.section = U32_MAX,
+		/* Else it looks for what is left of this home. */
+		.any_order = !pos->ahead.more,
+	};
 
 	while (pos->tbl && !pos->cursor.ended) {
 		if (chm_scan(&s, &pos->ahead, pos->tbl, &pos->cursor))
@@ -5629,11 +5984,14 @@ bool chm_pos_next(struct chm_pos *pos)
 	struct chm_ahead *a = &pos->ahead;
 
 	do {
+		const void *pair;
+
 		if (a->next == a->n && !chm_pos_scan(pos))
 			return false;
+		pair = chm_noted_pair(t, &a->pairs[a->next]);
 		pos->key = chm_pos_pair(a, t);
 		if (a->more)
-			chm_cursor_pass(&pos->cursor, a, t, chm_ahead_pair(a, t, a->next));
+			chm_cursor_pass(&pos->cursor, a, t, pair);
 		else
 			a->next++;
 	} while (!pos->key);
@@ -6504,10 +6862,20 @@ static int chm_command_move(struct chm *map, bool larger)
 		t = chm_table(map);
 		if (t)
 			chunks = larger ? chm_chunks_grown(map, t) :
-					  t->nr_chunks;
+					  chm_chunks_same(map, t);
 		chm_unlock(map, flags);
-		ret = chunks ? chm_move(map, chunks, CHM_DEBUGFS_GFP) : -ENODATA;
-	} while (ret == -EAGAIN);
+		if (!chunks)
+			ret = -ENODATA;
+		else if (!chm_can_afford(map->p, chunks, false))
+			ret = -ENOMEM;
+		else
+			ret = chm_move(map, chunks, CHM_DEBUGFS_GFP);
+		if (chm_move_again(ret) && fatal_signal_pending(current))
+			ret = -EINTR;
+		/* Pairs with WRITE_ONCE() in chm_debugfs_remove(). */
+		if (chm_move_again(ret) && READ_ONCE(map->debugfs->dying))
+			ret = -EIO;
+	} while (chm_move_again(ret));
 	chm_leave(map);
 	return ret;
 }
@@ -6527,11 +6895,29 @@ static int chm_command_shrink(struct chm *map, int argc, char **argv)
 	return chm_shrink(map, CHM_DEBUGFS_GFP);
 }
 
+/* Of a table that is beyond all limits, chm_reserve() says so. */
+static bool chm_can_reserve(struct chm *map, unsigned long n)
+{
+	u64 chunks = chm_chunks_for(map->p, n);
+	const struct chm_table *t;
+	unsigned long flags;
+	bool fits;
+
+	chm_lock(map, flags);
+	t = chm_table(map);
+	fits = t && chunks <= t->nr_chunks;
+	chm_unlock(map, flags);
+	return fits || chunks > CHM_MAX_CHUNKS ||
+	       chm_can_afford(map->p, chunks, false);
+}
+
 static int chm_command_reserve(struct chm *map, int argc, char **argv)
 {
 	unsigned long n;
 	int ret = chm_parse_integer(argv[0], &n, sizeof(n));
 
+	if (!ret && !chm_can_reserve(map, n))
+		ret = -ENOMEM;
 	return ret ?: chm_reserve(map, n, CHM_DEBUGFS_GFP);
 }
 
@@ -6891,6 +7277,7 @@ static bool chm_name_taken(const char *name)
 static int chm_debugfs_add(struct chm *map, const char *name)
 {
 	struct chm_debugfs *d;
+	struct dentry *file;
 	int i;
 
 	if (!chm_name_valid(name))
@@ -6909,13 +7296,17 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 	if (chm_name_taken(name)) {
 		pr_warn("map %s: no directory in debugfs, which has one of this name\n",
 			name);
+		d->error = -EEXIST;
 		return 0;
 	}
 	d->dir = debugfs_create_dir(name, chm_dir);
-	for (i = 0; i < ARRAY_SIZE(chm_debugfs_files); i++)
-		debugfs_create_file(chm_debugfs_files[i].name,
-				    chm_debugfs_files[i].mode, d->dir, d,
-				    chm_debugfs_files[i].fops);
+	for (i = 0; i < ARRAY_SIZE(chm_debugfs_files); i++) {
+		file = debugfs_create_file(chm_debugfs_files[i].name,
+					   chm_debugfs_files[i].mode, d->dir, d,
+					   chm_debugfs_files[i].fops);
+		if (IS_ERR(file))
+			d->error = PTR_ERR(file);
+	}
 	return 0;
 }
 
@@ -7017,10 +7408,11 @@ static int chm_create(const char *name, const struct chm_params *p)
 	c->params = *p;
 	if (!chm_find_created(name) && !chm_name_taken(name))
 		ret = chm_init(&c->map, &c->params, NULL, name);
-	if (!ret && !c->map.debugfs->dir) {
-		/* A driver was quicker. */
-		chm_destroy(&c->map);
-		ret = -EEXIST;
+	if (!ret) {
+		/* A driver was quicker, or there was no memory for all files. */
+		ret = c->map.debugfs->error;
+		if (ret)
+			chm_destroy(&c->map);
 	}
 	if (!ret) {
 		strscpy(c->name, name, sizeof(c->name));
@@ -7165,7 +7557,7 @@ static bool chm_try_detach(struct chm *map, bool at_once)
 	spin_lock_irqsave(&chm_worker.lock, flags);
 	list_del_init(&map->work);
 	if (at_once && chm_worker.map == map)
-		chm_worker.map = NULL;
+		WRITE_ONCE(chm_worker.map, NULL);
 	detached = chm_worker.map != map;
 	spin_unlock_irqrestore(&chm_worker.lock, flags);
 	return detached;
@@ -7193,7 +7585,7 @@ static struct chm_table *chm_retire_all(struct chm *map)
 		chm_retire(map, t);
 	}
 	all = map->retired;
-	map->retired = NULL;
+	WRITE_ONCE(map->retired, NULL);
 	map->entries = 0;
 	map->kick = false;
 	/* A drop() that writes to its own map finds it empty, and leaves it so. */

@@ -1338,6 +1338,24 @@ int __must_check chm_swap(struct chm *map, const void *key, const void *value,
 int chm_remove(struct chm *map, const void *key);
 
 /**
+ * chm_remove_many() - Remove many keys.
+ * @map: The map.
+ * @keys: @n keys of @key_size bytes each, packed.
+ * @n: Number of keys, without a limit.
+ *
+ * This removes one key after the other as by chm_remove(), and passes over
+ * those that are absent.  It takes the map's lock fewer times, and prefetches
+ * the chunks of later keys.  It never sleeps, except for CHM_SYNC maps: a caller
+ * with very many keys passes some thousands at a time, and calls cond_resched()
+ * in between.
+ *
+ * Context: As for chm_remove().
+ * Return: How many keys were present.  0 also if there is no map, or if the
+ * caller of a CHM_SYNC map must not sleep.
+ */
+unsigned long chm_remove_many(struct chm *map, const void *keys, unsigned long n);
+
+/**
  * chm_remove_if() - Remove a key if it has the expected value.
  * @map: The map; not of class CHM_CELL.
  * @key: @key_size bytes.
@@ -1540,14 +1558,17 @@ struct chm_cursor {
 /* Pairs of one home chunk that a walk looks ahead at. */
 #define CHM_AHEAD	8U
 
+/* Where one of them lies. */
+struct chm_noted {
+	u64	hash;			/* unless any order will do */
+	u32	chunk;
+	u8	slot;
+	bool	tied;			/* another pair has this hash */
+};
+
 /* The first of them after the cursor.  They are valid while no slot is reused. */
 struct chm_ahead {
-	struct {
-		u64	hash;
-		u32	chunk;
-		u8	slot;
-		bool	tied;		/* another pair has this hash */
-	} pairs[CHM_AHEAD];
+	struct chm_noted pairs[CHM_AHEAD];
 	unsigned long	cookie;		/* of the table, when they were found */
 	u32		table;		/* id of that table */
 	u32		home;
@@ -1948,6 +1969,13 @@ name##_remove(struct name *m, typeof(ktype) const *key)			\
 	return chm_remove(&m->map, key);				\
 }									\
 									\
+static __always_inline unsigned long					\
+name##_remove_many(struct name *m, typeof(ktype) const *keys,		\
+		   unsigned long n)					\
+{									\
+	return chm_remove_many(&m->map, keys, n);			\
+}									\
+									\
 static __always_inline int						\
 name##_remove_if(struct name *m, typeof(ktype) const *key,		\
 		 typeof(vtype) const *expected)				\
@@ -2026,12 +2054,28 @@ void chm_stored(const struct chm_table *t);
 void chm_half_read(void);
 void chm_found_no_room(struct chm *map);
 
+/* What chm_alloc() does unless it is redirected. */
+void *__chm_alloc(u64 bytes, gfp_t gfp);
+
 /*
  * chm_step_chunks: chunks that each write copies, 0 for the default.
  * chm_restless: migrate all the time.
  */
 extern unsigned int chm_step_chunks;
 extern bool chm_restless;
+
+/*
+ * For torture, NULL for the default.
+ *
+ * @dawdle: Called after each store to a control word, with the map's lock held and
+ *	interrupts off.  Two stores are so close that readers on another CPU hardly
+ *	ever see what is between them, unless this takes its time.
+ */
+struct chm_torture {
+	void	(*dawdle)(void);
+};
+
+extern const struct chm_torture *chm_torture;
 #endif
 
 #if IS_ENABLED(CONFIG_CHM_BENCH)

@@ -1325,7 +1325,7 @@ static void chm_init_defaults(struct kunit *test)
 	rcu_read_unlock();
 	KUNIT_ASSERT_EQ(test, chm_reserve(z.map, 7000, GFP_KERNEL), 0);
 	s = stats_of(z.map);
-	KUNIT_EXPECT_EQ(test, s.chunks, DIV_ROUND_UP(7000 * 100 / 80, CHM_SLOTS));
+	expect_chunks_for(test, z.map, 7000);
 	KUNIT_EXPECT_EQ(test, s.slots, s.chunks * CHM_SLOTS);
 }
 
@@ -2649,7 +2649,7 @@ static u64 memory_limit;
 static void *limited_alloc(u64 bytes, gfp_t gfp)
 {
 	return bytes > memory_limit ? ERR_PTR(-ENOMEM) :
-				      kvmalloc(bytes, gfp) ?: ERR_PTR(-ENOMEM);
+				      __chm_alloc(bytes, gfp);
 }
 
 static void limit_memory(struct kunit *test, u64 bytes)
@@ -2773,7 +2773,7 @@ static void chm_shrink_to_fit(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, remove_keys(map, 300, 5000), 0);
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
 	s = stats_of(map);
-	KUNIT_EXPECT_EQ(test, s.chunks, DIV_ROUND_UP(300 * 100 / 80, CHM_SLOTS));
+	expect_chunks_for(test, map, 300);
 	KUNIT_EXPECT_GE(test, s.shrinks, 1);
 	KUNIT_EXPECT_EQ(test, s.dead, 0);
 	KUNIT_EXPECT_EQ(test, s.migrated, 300);
@@ -3563,7 +3563,6 @@ static void chm_shrink_that_fails_ends_reserve(struct kunit *test)
 {
 	struct ledger *l = test_ledger(test, 5000);
 	struct chm *map = test_item_map(test, CHM_CLONE);
-	struct chm_stats s;
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, 300), 0);
@@ -3573,8 +3572,7 @@ static void chm_shrink_that_fails_ends_reserve(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, 300), 0);
 	/* Nothing keeps the map from being small now. */
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
-	s = stats_of(map);
-	KUNIT_EXPECT_LE(test, s.slots, 300 * 100 / 80 + CHM_SLOTS);
+	expect_chunks_for(test, map, 300);
 	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, 300), 0);
 	destroy_now(test, map);
 	expect_settled(test, l);
@@ -4473,7 +4471,10 @@ struct chain_case {
 	u32		keys;
 };
 
-/* The table has 19 chunks: 133 slots, 126 of them for pairs. */
+/*
+ * The table has 19 chunks: 133 slots, 126 of them for pairs.  Each takes more than a
+ * page, so that there is no slack to fill.
+ */
 #define CHAIN_PAIRS	120U
 #define CHAIN_CHUNKS	19U
 
@@ -4513,6 +4514,7 @@ static struct chain *test_chain(struct kunit *test, u32 nr)
 	static const struct chm_params p = {
 		.key_size = sizeof(u64),
 		.value_size = sizeof(u64),
+		.slot_size = PAGE_SIZE / 4,
 		.max_load = 95,
 		.min_entries = CHAIN_PAIRS,
 		.hash = hash_is_key,
@@ -4987,7 +4989,7 @@ static void chm_grow_from_nothing(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, settle(map));
 	s = stats_of(map);
 	KUNIT_EXPECT_LE(test, s.entries * 100, s.slots * 80);
-	KUNIT_EXPECT_GT(test, s.grows, 8);
+	KUNIT_EXPECT_GT(test, s.grows, 6);
 	/* It may have been rehashed: by chance a small table looks worn. */
 	KUNIT_EXPECT_EQ(test, s.shrinks + s.failed_allocs + s.reseeds, 0);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, done), 0);
@@ -5030,6 +5032,38 @@ static void chm_grow_sync_frees_at_once(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, stats_of(map).retired_bytes, 0);
 }
 
+static u64 free_bytes(void)
+{
+	struct sysinfo i;
+
+	si_meminfo(&i);
+	return (u64)i.freeram * i.mem_unit;
+}
+
+/* What a table takes is what chm_stats() says, and no power of two. */
+static void chm_memory_is_exact(struct kunit *test)
+{
+	const u32 n = 48;
+	struct chm *maps = test_alloc(test, n * sizeof(*maps));
+	u64 began = free_bytes(), expected = 0, used;
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		KUNIT_ASSERT_EQ(test, chm_init(&maps[i], &u64_params, NULL, NULL), 0);
+		KUNIT_EXPECT_EQ(test, chm_reserve(&maps[i], 50000, GFP_KERNEL), 0);
+		expected += stats_of(&maps[i]).bytes;
+	}
+	used = began - free_bytes();
+	KUNIT_EXPECT_GT(test, expected, n * 1100ULL << 10);
+	KUNIT_EXPECT_LT(test, expected, n * 1300ULL << 10);
+	KUNIT_EXPECT_GT(test, (s64)used, (s64)(expected - expected / 8));
+	KUNIT_EXPECT_LT(test, (s64)used, (s64)(expected + expected / 4));
+	for (i = 0; i < n; i++)
+		chm_destroy(&maps[i]);
+	used = began - free_bytes();
+	KUNIT_EXPECT_LT(test, (s64)used, (s64)(expected / 8));
+}
+
 /* G10: without another call, the memory comes back. */
 static void chm_grow_deferred_frees_soon(struct kunit *test)
 {
@@ -5061,14 +5095,19 @@ static void chm_grow_by_factor(struct kunit *test)
 
 	for (key = 0; key < n; key++) {
 		unsigned long now;
+		struct chm_stats s;
 
 		KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
-		now = stats_of(map).chunks;
+		s = stats_of(map);
+		now = s.chunks;
 		if (now != chunks && chunks) {
 			/* Rounded up to whole chunks. */
 			KUNIT_EXPECT_GE(test, now * 100, chunks * growth);
-			/* Twice, if pairs came while the worker was late. */
-			KUNIT_EXPECT_LT(test, now * 100, chunks * growth * growth / 100 + 400);
+			/* Twice, if pairs came while the worker was late; and pages. */
+			if (s.bytes > PAGE_SIZE)
+				KUNIT_EXPECT_LT(test, now * 100,
+						chunks * growth * growth / 100 + 400 +
+						200 * PAGE_SIZE * now / s.bytes);
 			/* It would be more before the old table is gone. */
 			KUNIT_ASSERT_TRUE(test, settle(map));
 		}
@@ -5114,6 +5153,29 @@ static void chm_grow_at_max_load(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* What a small table is allocated is filled with chunks. */
+static void chm_grow_small_without_slack(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	const u32 chunk = chm_stride(2 * sizeof(u64));
+	u64 key;
+
+	for (key = 0; key < 200; key++) {
+		struct chm_stats s;
+
+		KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
+		s = stats_of(map);
+		if (s.bytes > PAGE_SIZE)
+			continue;
+		KUNIT_EXPECT_TRUE(test, is_power_of_2(s.bytes));
+		KUNIT_EXPECT_LT(test, s.bytes - s.chunks * chunk,
+				chunk + CHM_HEADER_BYTES + 8 * sizeof(long));
+	}
+	/* 512, 1024, 2048, 4096 and 8192 bytes. */
+	KUNIT_EXPECT_LE(test, stats_of(map).grows, 4);
+	expect_sound(test, map);
+}
+
 /* Churn: as many pairs all the time, others each time. */
 static void chm_grow_not_by_churn(struct kunit *test)
 {
@@ -5139,7 +5201,7 @@ static void chm_grow_not_by_churn(struct kunit *test)
 	expect_sound(test, map);
 	/* What churn took comes back. */
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
-	KUNIT_EXPECT_LE(test, stats_of(map).slots, 64 * 100 / 80 + CHM_SLOTS);
+	KUNIT_EXPECT_LE(test, stats_of(map).bytes, SZ_2K);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, n - 64, n), 0);
 	KUNIT_EXPECT_TRUE(test, wait_retired(map));
 }
@@ -5226,7 +5288,9 @@ static struct kunit_case chm_grow_cases[] = {
 	KUNIT_CASE(chm_grow_step_by_step),
 	KUNIT_CASE(chm_grow_sync_frees_at_once),
 	KUNIT_CASE(chm_grow_deferred_frees_soon),
+	KUNIT_CASE(chm_memory_is_exact),
 	KUNIT_CASE_PARAM(chm_grow_by_factor, growth_gen_params),
+	KUNIT_CASE(chm_grow_small_without_slack),
 	KUNIT_CASE_PARAM(chm_grow_at_max_load, max_load_gen_params),
 	KUNIT_CASE_PARAM(chm_grow_not_by_churn, reclaim_gen_params),
 	KUNIT_CASE(chm_grow_for_dead_slots),
@@ -5503,7 +5567,7 @@ static void *meddling_alloc(u64 bytes, gfp_t gfp)
 	}
 	if (!meddle_below(m, 4))
 		return ERR_PTR(-ENOMEM);
-	return kvmalloc(bytes, gfp) ?: ERR_PTR(-ENOMEM);
+	return __chm_alloc(bytes, gfp);
 }
 
 static unsigned long meddle_differs(struct meddle *m)

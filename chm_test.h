@@ -171,6 +171,16 @@ static inline bool settle(struct chm *map)
 	return true;
 }
 
+/* Is there room for @entries at a load of 80 percent, and for less than a page more? */
+static inline void expect_chunks_for(struct kunit *test, struct chm *map, u64 entries)
+{
+	u64 least = DIV_ROUND_UP_ULL(entries * 100 / 80, CHM_SLOTS);
+	struct chm_stats s = stats_of(map);
+
+	KUNIT_EXPECT_GE(test, s.chunks, least);
+	KUNIT_EXPECT_LT(test, (s.chunks - least) * (s.bytes / s.chunks), PAGE_SIZE);
+}
+
 /* Most tests map u64 to u64: key k to value_of(k). */
 static const __maybe_unused struct chm_params u64_params = {
 	.key_size = sizeof(u64),

@@ -3147,7 +3147,7 @@ static void walk_toggle(struct walk *w, u64 key)
 	if (w->present[key])
 		walk_check(w, chm_remove(&w->map, &key), 0);
 	else
-		walk_check(w, chm_insert(&w->map, &key, &value, GFP_KERNEL), 0);
+		walk_check(w, chm_insert(&w->map, &key, &value, GFP_ATOMIC), 0);
 	w->present[key] = !w->present[key];
 }
 
@@ -3638,6 +3638,46 @@ static void chm_foreach_visits_all(struct kunit *test)
 		n++;
 	rcu_read_unlock();
 	KUNIT_EXPECT_EQ(test, n, 0);
+	walk_free(w);
+}
+
+/* The pair that was just shown moves on along its path, or another comes or goes. */
+static void walk_change_in_place(struct walk *w, u64 key)
+{
+	u64 value = ~key;
+
+	if (walk_random(w, 4) == 0 && key < WALK_STEADY)
+		walk_check(w, chm_replace(&w->map, &key, &value, GFP_ATOMIC), 0);
+	else if (walk_random(w, 8) == 0)
+		walk_toggle(w, WALK_STEADY + walk_random(w, WALK_KEYS - WALK_STEADY));
+}
+
+/* As few chunks as hold them, and a hash that has pairs leave home, another each time. */
+static void chm_foreach_through_changes(struct kunit *test)
+{
+	struct walk *w = walk_new(test, NULL);
+	u32 round;
+
+	for (round = 0; round < 300 && !w->error; round++) {
+		struct chm_pos pos;
+		const u64 *key, *value;
+		u64 k;
+
+		rcu_read_lock();
+		chm_for_each_rcu(&w->map, pos, key, value) {
+			walk_visit(w, *key, *value);
+			walk_change_in_place(w, *key);
+		}
+		rcu_read_unlock();
+		walk_expect(w, false);
+		chm_clear(&w->map);
+		memset(w->present, 0, sizeof(w->present));
+		for (k = 0; k < WALK_STEADY; k++) {
+			u64 v = ~k;
+
+			walk_check(w, chm_insert(&w->map, &k, &v, GFP_KERNEL), 0);
+		}
+	}
 	walk_free(w);
 }
 
@@ -4321,6 +4361,7 @@ static struct kunit_case chm_iter_cases[] = {
 	KUNIT_CASE(chm_iter_two_walks),
 	KUNIT_CASE(chm_iter_survives_reseed),
 	KUNIT_CASE(chm_foreach_visits_all),
+	KUNIT_CASE(chm_foreach_through_changes),
 	{ }
 };
 

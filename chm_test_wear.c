@@ -295,11 +295,21 @@ struct moment_case {
 
 static const struct moment_case moment_cases[] = {
 	{ "20000_a_little", 20000, 110 },
-	{ "20000", 20000, 240 },
+	{ "20000", 20000, 190 },
 	{ "200000", 200000, 500 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(moment, moment_cases, name);
+
+/* As far from home as a pair may lie in a map that is tidy. */
+static u32 usual_distance(struct chm *map)
+{
+	unsigned long flags;
+	u32 longest = lock_table(map, &flags)->built_longest;
+
+	unlock_table(map, &flags);
+	return max(16, 2 * longest);
+}
 
 static u32 distance_of(struct chm *map, u64 key)
 {
@@ -318,6 +328,15 @@ static u32 distance_of(struct chm *map, u64 key)
 	return distance;
 }
 
+/*
+ * Another fresh table would be due if the key strayed farther: it can't be retired
+ * while the reader is there, and the writer would rightly wait.
+ */
+static bool strayed_again(struct chm *map, u64 key)
+{
+	return READ_ONCE(map->retired_bytes) && distance_of(map, key) > CHM_STRAYED;
+}
+
 static void chm_wear_by_a_moment_of_flapping(struct kunit *test)
 {
 	const struct moment_case *c = test->param_value;
@@ -329,13 +348,13 @@ static void chm_wear_by_a_moment_of_flapping(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, c->pairs * 5 / 4, GFP_KERNEL), 0);
 	wait_calm(test, map);
 	r = test_reader(test);
-	for (i = 0; i < c->flaps; i++)
+	for (i = 0; i < c->flaps && !strayed_again(map, 7); i++)
 		KUNIT_ASSERT_FALSE(test, flap(map, 7));
 	stop_reader(test, r);
 	far = distance_of(map, 7);
 	wait_calm(test, map);
 	kunit_info(test, "measured: %u chunks from home, then %u", far, distance_of(map, 7));
-	KUNIT_EXPECT_LE(test, distance_of(map, 7), 16);
+	KUNIT_EXPECT_LE(test, distance_of(map, 7), usual_distance(map));
 	expect_sound(test, map);
 }
 
@@ -344,13 +363,11 @@ static void chm_wear_of_large_map_is_given_back(struct kunit *test)
 {
 	unsigned long n = scaled(50000, 5000);
 	struct chm *map = test_map(test, &u64_params);
-	struct chm_stats s;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
 	KUNIT_ASSERT_EQ(test, remove_keys(map, 100, n), 0);
 	wait_calm(test, map);
-	s = stats_of(map);
-	KUNIT_EXPECT_LE(test, s.slots, 200);
+	KUNIT_EXPECT_LE(test, stats_of(map).bytes, SZ_4K);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 100), 0);
 	KUNIT_ASSERT_EQ(test, remove_keys(map, 0, 100), 0);
 	wait_calm(test, map);
@@ -399,6 +416,31 @@ static void chm_wear_of_draining_map_copies_little(struct kunit *test)
 	}
 	KUNIT_EXPECT_LE(test, stats_of(map).shrinks, 2);
 	expect_sound(test, map);
+}
+
+/* As chm_reserve() does while it is at work. */
+static void claim(struct chm *map, int n)
+{
+	unsigned long flags;
+
+	lock_table(map, &flags);
+	map->claims += n;
+	unlock_table(map, &flags);
+}
+
+/* The worker's last turn at a map comes while somebody reserves: it comes once more. */
+static void chm_wear_beside_reservation(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	claim(map, 1);
+	KUNIT_ASSERT_EQ(test, remove_keys(map, 0, 1000), 0);
+	KUNIT_EXPECT_TRUE(test, wait_for_zero(map, offsetof(struct chm_stats, dead)));
+	msleep(200);
+	KUNIT_EXPECT_NE(test, stats_of(map).bytes, 0);
+	claim(map, -1);
+	KUNIT_EXPECT_TRUE(test, wait_for_zero(map, offsetof(struct chm_stats, bytes)));
 }
 
 /* A promise that ends is no reason to keep memory. */
@@ -782,6 +824,8 @@ static struct chm *full_map(struct kunit *test, u32 n,
 	hashing = current;
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, n, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	/* Not the work of a fresh seed */
+	KUNIT_ASSERT_TRUE(test, settle(map));
 	return map;
 }
 
@@ -1064,6 +1108,33 @@ static void chm_wear_of_tiny_table_without_memory(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/*
+ * G7: a pair in the last chunk of its path, with DEAD slots beside it, can go nowhere
+ * else.  A writer that may block waits for these slots.  The fuzzer found one that did
+ * not.
+ */
+static void chm_wear_at_end_of_path_without_memory(struct kunit *test)
+{
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .hash = hash_home,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = CHM_SLOTS, value = value_of(key);
+	u32 i;
+
+	homes = 2;
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, CHM_SLOTS + 1, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, stats_of(map).chunks, 2);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, CHM_SLOTS + 1), 0);
+	KUNIT_ASSERT_EQ(test, remove_keys(map, 0, CHM_SLOTS), 0);
+	KUNIT_ASSERT_TRUE(test, wait_dead(map));
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	for (i = 0; i < 10 * CHM_SLOTS; i++)
+		KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &value, GFP_KERNEL), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	expect_sound(test, map);
+}
+
 /* --- Memory --- */
 
 /* Counts allocations, and those that may do harm to others. */
@@ -1071,7 +1142,7 @@ static void *counting_alloc(u64 bytes, gfp_t gfp)
 {
 	asked_for++;
 	insisted += !(gfp & __GFP_NORETRY);
-	return kvmalloc(bytes, gfp) ?: ERR_PTR(-ENOMEM);
+	return __chm_alloc(bytes, gfp);
 }
 
 /*
@@ -1197,6 +1268,7 @@ static struct kunit_case chm_wear_cases[] = {
 	KUNIT_CASE(chm_wear_of_large_map_is_given_back),
 	KUNIT_CASE(chm_wear_of_large_map_is_given_back_early),
 	KUNIT_CASE(chm_wear_of_draining_map_copies_little),
+	KUNIT_CASE(chm_wear_beside_reservation),
 	KUNIT_CASE(chm_wear_of_ended_reservation),
 	KUNIT_CASE(chm_wear_leaves_reservations),
 	KUNIT_CASE_PARAM(chm_wear_by_churn_does_not_drift, churn_gen_params),
@@ -1213,6 +1285,7 @@ static struct kunit_case chm_wear_cases[] = {
 	KUNIT_CASE(chm_wear_of_path_ends_replacing),
 	KUNIT_CASE(chm_wear_of_path_without_memory),
 	KUNIT_CASE(chm_wear_of_tiny_table_without_memory),
+	KUNIT_CASE(chm_wear_at_end_of_path_without_memory),
 	KUNIT_CASE_PARAM(chm_wear_kills_nobody, churn_gen_params),
 	KUNIT_CASE(chm_wear_of_defence_without_memory),
 	KUNIT_CASE(chm_wear_is_undone_without_sleeping),
