@@ -59,6 +59,7 @@
  *		  their section between two chunks
  *	LOWER_FIRST  chm_erase() clears the filters, then stores DEAD
  *	GIVE_UP	  chm_lower_overflow() may end before it has cleared all bits
+ *	AWAIT	  a seal may use the cookie of a writer that began to wait earlier
  *
  * Overflow filters have three bits.  Which of them a key has is chosen once, in
  * the beginning, so each size has all cases: bits that keys share or don't.
@@ -162,6 +163,15 @@ bit owns_full;		/* the retired table drops its FULL pairs as well */
 #define is_copied(slot)	(chunk_of(slot) % STRIDE < cursor)
 byte dead_gen;		/* of the active table: what removals join */
 byte dead[2];		/* its DEAD slots by generation */
+#ifdef AWAIT
+bit awaited;		/* no slot has joined since a writer began to wait */
+byte awaited_cookie;
+#define no_longer_awaited()	awaited = 0; awaited_cookie = 0
+#define seal_cookie()	(awaited -> awaited_cookie : inside)
+#else
+#define no_longer_awaited()	skip
+#define seal_cookie()	inside
+#endif
 byte swaps;
 #ifdef DROP
 byte taken;		/* the slot that the worker drops outside of the lock */
@@ -559,6 +569,9 @@ inline leave(me)
 	for (x : 0 .. TABLES - 1) {
 		cookie[x] = cookie[x] & ~bit_of(me)
 	};
+#ifdef AWAIT
+	awaited_cookie = awaited_cookie & ~bit_of(me);
+#endif
 	r[me].eyes = 0
 }
 
@@ -791,6 +804,9 @@ inline kill(slot)
 #endif
 	tag[slot] = DEAD(g);
 	dead[g]++;
+#ifndef M_STILL_AWAITED
+	no_longer_awaited();
+#endif
 	key[slot] = 0;
 	for (x : 0 .. READERS - 1) {
 		if
@@ -824,7 +840,8 @@ inline chm_seal()
 {
 	if
 	:: dead[dead_gen] ->
-		cookie[tbl] = inside;
+		cookie[tbl] = seal_cookie();
+		no_longer_awaited();
 		dead_gen = 1 - dead_gen
 	:: else -> skip
 	fi
@@ -980,6 +997,7 @@ inline chm_publish(all)
 	tbl = next;
 	cursor = 0;
 	dead_gen = 0;
+	no_longer_awaited();
 	dead[0] = 0;
 	dead[1] = 0;
 	swaps = swaps + (SWAPS != ANY)
@@ -1312,6 +1330,13 @@ idle:
 			rest() }; goto idle
 		:: d_step { dead[0] + dead[1] -> waiting_for = inside };
 		   goto wait
+#endif
+#ifdef AWAIT
+		/* chm_note_wait(): the writer that waits is another one. */
+		:: d_step { dead[dead_gen] ->
+			awaited_cookie = inside;
+			awaited = 1;
+			rest() }; goto idle
 #endif
 #if SWAPS
 #ifdef M_COOKIE_BEFORE_SWAP
