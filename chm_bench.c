@@ -9,8 +9,8 @@
  * rhashtable are meant to be used, so that nobody pays for an indirect call.
  *
  * Contenders of a measurement take turns in every round, so that what disturbs
- * the machine disturbs all of them.  All use the same hash function, and keys
- * that are numbered: key i is made of i, and its value begins with i.
+ * the machine disturbs all of them.  All but BPF's map use the same hash function,
+ * and keys that are numbered: key i is made of i, and its value begins with i.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -36,6 +36,14 @@
 #include "chm.h"
 #include "chm_compat.h"
 
+/* Nothing of BPF's map is exported: it can be measured where this is built in. */
+#if defined(CONFIG_BPF_SYSCALL) && defined(CHM_HAS_map_mem_usage) && !defined(MODULE)
+#define BENCH_HAS_BPF
+#include <linux/bpf.h>
+#include <linux/irq_work.h>
+#include <asm/irq_work.h>
+#endif
+
 static char *run = "quick";
 module_param(run, charp, 0444);
 MODULE_PARM_DESC(run, "quick, full, or measurements: hit,churn");
@@ -55,6 +63,10 @@ MODULE_PARM_DESC(pair, "Only pairs of so many bytes (0: all sizes)");
 static unsigned long churn;
 module_param(churn, ulong, 0444);
 MODULE_PARM_DESC(churn, "Removals and insertions per round (0: 500000 quick, 2000000 full)");
+
+static unsigned long endurance;
+module_param(endurance, ulong, 0444);
+MODULE_PARM_DESC(endurance, "Removals and insertions of the endurance test (0: none quick, 10^8 full)");
 
 #define MAX_ROUNDS	25
 #define MAX_KEY		64
@@ -168,12 +180,14 @@ struct table {
 		struct chm		chm;
 		struct rhashtable	rht;
 		struct xarray		xa;
+		struct bpf_map		*bpf;
 		struct hlist_head	*heads;
 		u64			*raw;
 	};
 	spinlock_t		lock;		/* writers of heads */
 	u32			bits;		/* log2 of the number of heads */
 	u64			scale;		/* words of raw per number, << 16 */
+	u64			bare;		/* bytes of bpf without pairs */
 	unsigned long		entries;
 	unsigned long		room;		/* pairs to make room for; bytes of raw */
 	struct kmem_cache	*nodes;		/* of those who have some */
@@ -185,7 +199,7 @@ struct contender {
 	size_t size;	/* of what its users embed */
 	size_t node;	/* of what comes before a pair outside of the table, or 0 */
 	bool dense;
-	bool blind;	/* finds what is not there */
+	bool blind;	/* what it finds says nothing */
 	int (*init)(struct table *t, const struct shape *s);
 	void (*exit)(struct table *t, const struct shape *s);
 	/* The same without waiting for readers; NULL: exit() does not. */
@@ -766,6 +780,164 @@ static const struct contender xarray = {
 	.walk		= bench_xa_walk,
 };
 
+/* --- BPF's hash map: of a fixed size, with a lock for each bucket --- */
+
+#ifdef BENCH_HAS_BPF
+/*
+ * As map_create() does.  The rest of it is for maps that have file descriptors, types,
+ * or locks in their values.
+ */
+static int bench_bpf_init_as(struct table *t, const struct shape *s, u32 flags)
+{
+	union bpf_attr attr = {
+		.map_type	= BPF_MAP_TYPE_HASH,
+		.key_size	= s->chm.key_size,
+		.value_size	= s->chm.value_size,
+		.max_entries	= t->entries,
+		.map_flags	= flags,
+	};
+	int ret = htab_map_ops.map_alloc_check(&attr);
+	struct bpf_map *map;
+
+	if (ret)
+		return ret;
+	map = htab_map_ops.map_alloc(&attr);
+	if (IS_ERR(map))
+		return PTR_ERR(map);
+	map->ops = &htab_map_ops;
+	t->bpf = map;
+	t->bare = htab_map_ops.map_mem_usage(map);
+	return 0;
+}
+
+static int bench_bpf_init(struct table *t, const struct shape *s)
+{
+	return bench_bpf_init_as(t, s, BPF_F_NO_PREALLOC);
+}
+
+static int bench_bpf_init_prealloc(struct table *t, const struct shape *s)
+{
+	return bench_bpf_init_as(t, s, 0);
+}
+
+static void bench_bpf_exit(struct table *t, const struct shape *s)
+{
+	migrate_disable();
+	htab_map_ops.map_free(t->bpf);
+	migrate_enable();
+}
+
+static __always_inline u64
+bench_bpf_find(struct table *t, const void *key, const struct shape *s)
+{
+	return number_of(htab_map_ops.map_lookup_elem(t->bpf, (void *)key), s);
+}
+
+/* What runs BPF programs, or a system call for their maps, holds both of these. */
+static __always_inline void bench_bpf_enter(void)
+{
+	migrate_disable();
+	rcu_read_lock();
+}
+
+static __always_inline void bench_bpf_leave(void)
+{
+	rcu_read_unlock();
+	migrate_enable();
+}
+
+static __always_inline int
+bench_bpf_update(struct table *t, const void *key, const void *value, u64 flags)
+{
+	int ret;
+
+	bench_bpf_enter();
+	ret = htab_map_ops.map_update_elem(t->bpf, (void *)key, (void *)value, flags);
+	bench_bpf_leave();
+	return ret;
+}
+
+static __always_inline int
+bench_bpf_insert(struct table *t, const void *key, const void *value,
+		 const struct shape *s)
+{
+	return bench_bpf_update(t, key, value, BPF_NOEXIST);
+}
+
+static __always_inline int
+bench_bpf_replace(struct table *t, const void *key, const void *value,
+		  const struct shape *s)
+{
+	return bench_bpf_update(t, key, value, BPF_EXIST);
+}
+
+static __always_inline int
+bench_bpf_remove(struct table *t, const void *key, const struct shape *s)
+{
+	int ret;
+
+	bench_bpf_enter();
+	ret = htab_map_ops.map_delete_elem(t->bpf, (void *)key);
+	bench_bpf_leave();
+	return ret;
+}
+
+static u64 bench_bpf_count(u64 map, u64 key, u64 value, u64 sum, u64 unused)
+{
+	*(u64 *)sum += key && value;
+	return 0;
+}
+
+/*
+ * As bpf_for_each_map_elem().  map_get_next_key(), which is for user space, looks up
+ * each key again to come to the next one.
+ */
+static u64 bench_bpf_walk(struct table *t, const struct shape *s)
+{
+	u64 sum = 0;
+
+	migrate_disable();
+	htab_map_ops.map_for_each_callback(t->bpf, bench_bpf_count, &sum, 0);
+	migrate_enable();
+	return sum;
+}
+
+/* As BPF counts, and what kmalloc() adds to each pair. */
+static size_t bench_bpf_bytes(struct table *t, const struct shape *s)
+{
+	u64 used = htab_map_ops.map_mem_usage(t->bpf);
+	size_t each = div64_ul(used - t->bare, t->entries);
+
+	return used + t->entries * (kmalloc_size_roundup(each) - each);
+}
+
+/* Pairs come from the allocator that BPF has for any context. */
+static const struct contender bpf_hash = {
+	.name		= "bpf",
+	.init		= bench_bpf_init,
+	.exit		= bench_bpf_exit,
+	.find		= bench_bpf_find,
+	.insert		= bench_bpf_insert,
+	.remove		= bench_bpf_remove,
+	.replace	= bench_bpf_replace,
+	.walk		= bench_bpf_walk,
+	.bytes		= bench_bpf_bytes,
+};
+
+/* Pairs are allocated with the map. */
+static const struct contender bpf_prealloc = {
+	.name		= "bpf_prealloc",
+	.init		= bench_bpf_init_prealloc,
+	.exit		= bench_bpf_exit,
+	.find		= bench_bpf_find,
+	.insert		= bench_bpf_insert,
+	.remove		= bench_bpf_remove,
+	.replace	= bench_bpf_replace,
+	.walk		= bench_bpf_walk,
+	.bytes		= bench_bpf_bytes,
+};
+#endif
+
 /* --- raw: loads from an array of @room bytes, the physical limit --- */
 
 static int bench_raw_init(struct table *t, const struct shape *s)
@@ -856,11 +1028,78 @@ static const struct contender raw = {
 static const struct contender raw_lines = {
 	.name		= "raw_lines",
 	.dense		= true,
+	.blind		= true,		/* Control words are in its sums. */
 	.init		= bench_raw_init,
 	.exit		= bench_raw_exit,
 	.find		= bench_raw_find,
 	.sum		= bench_lines_sum,
 	.insert		= bench_raw_insert,
+};
+
+/*
+ * --- floor: what inserting and removing take at least, in an array of @room bytes ---
+ *
+ * As in chm, a call takes a lock, with interrupts off, and hashes the key.  It reads
+ * and writes the control word of a chunk, and the pair in its other line.  It searches
+ * nothing, and looks after nothing.
+ */
+
+static int bench_floor_init(struct table *t, const struct shape *s)
+{
+	spin_lock_init(&t->lock);
+	t->raw = kvzalloc(t->room, GFP_KERNEL);
+	return t->raw ? 0 : -ENOMEM;
+}
+
+static __always_inline u64 *bench_floor_chunk(struct table *t, const void *key,
+					      const struct shape *s)
+{
+	u64 hash = chm_hash_bytes(key, s->chm.key_size, t->room);
+	u64 chunks = t->room / (2 * L1_CACHE_BYTES);
+
+	return (void *)t->raw + below(hash, chunks) * 2 * L1_CACHE_BYTES;
+}
+
+static __always_inline int
+bench_floor_insert(struct table *t, const void *key, const void *value,
+		   const struct shape *s)
+{
+	u64 *chunk = bench_floor_chunk(t, key, s), *pair = &chunk[L1_CACHE_BYTES / 8];
+	unsigned long flags;
+
+	prefetch(pair);
+	spin_lock_irqsave(&t->lock, flags);
+	memcpy(pair, key, s->chm.key_size);
+	memcpy((void *)pair + s->chm.key_size, value, s->chm.value_size);
+	/* As chm publishes the pair; no reader looks. */
+	smp_store_release(chunk, READ_ONCE(*chunk) + 1);
+	spin_unlock_irqrestore(&t->lock, flags);
+	return 0;
+}
+
+static __always_inline int
+bench_floor_remove(struct table *t, const void *key, const struct shape *s)
+{
+	u64 *chunk = bench_floor_chunk(t, key, s), *pair = &chunk[L1_CACHE_BYTES / 8];
+	unsigned long flags;
+
+	prefetch(pair);
+	spin_lock_irqsave(&t->lock, flags);
+	/* Another may have overwritten it: this is no table. */
+	if (!memcmp(pair, key, s->chm.key_size))
+		WRITE_ONCE(*chunk, READ_ONCE(*chunk) - 1);
+	spin_unlock_irqrestore(&t->lock, flags);
+	return 0;
+}
+
+static const struct contender floor = {
+	.name		= "floor",
+	.init		= bench_floor_init,
+	.exit		= bench_raw_exit,
+	.blind		= true,
+	.find		= bench_raw_find,
+	.insert		= bench_floor_insert,
+	.remove		= bench_floor_remove,
 };
 
 /* --- empty: what the loops cost, and the keys that they make --- */
@@ -1403,6 +1642,14 @@ DEFINE_INSTANCE(xarray, shape_8_8);
 DEFINE_INSTANCE(chm_word, shape_8_8);
 DEFINE_INSTANCE(chm_many, shape_8_8);
 DEFINE_INSTANCE(spin, shape_8_8);
+DEFINE_INSTANCE(floor, shape_8_8);
+#ifdef BENCH_HAS_BPF
+DEFINE_INSTANCE(bpf_hash, shape_8_8);
+DEFINE_INSTANCE(bpf_prealloc, shape_8_8);
+#define BPF_INSTANCES	.bpf_prealloc = &bpf_prealloc_shape_8_8, .bpf = &bpf_hash_shape_8_8
+#else
+#define BPF_INSTANCES	.bpf_prealloc = NULL, .bpf = NULL
+#endif
 
 /* All that compete for one size of pairs. */
 struct field {
@@ -1416,6 +1663,9 @@ struct field {
 	const struct instance *xarray;	/* or NULL */
 	const struct instance *word;	/* or NULL */
 	const struct instance *many;	/* or NULL */
+	const struct instance *floor;	/* or NULL */
+	const struct instance *bpf_prealloc; /* or NULL */
+	const struct instance *bpf;	/* or NULL */
 };
 
 #define FIELD(k, v, ...) {						\
@@ -1431,12 +1681,22 @@ struct field {
 
 static const struct field fields[] = {
 	FIELD(8, 8, .xarray = &xarray_shape_8_8, .word = &chm_word_shape_8_8,
-	      .many = &chm_many_shape_8_8),
+	      .many = &chm_many_shape_8_8, .floor = &floor_shape_8_8, BPF_INSTANCES),
 	FIELD(4, 4),
 	FIELD(16, 16),
 	FIELD(40, 24),
 	FIELD(64, 192),
 };
+
+/* BPF's allocator is refilled by irq_work: at the next tick, where nothing else can. */
+static const struct instance *bpf_of(const struct field *f)
+{
+#ifdef BENCH_HAS_BPF
+	if (!arch_irq_work_has_interrupt())
+		return NULL;
+#endif
+	return f->bpf;
+}
 
 /* === Results ============================================================= */
 
@@ -1601,20 +1861,18 @@ static u64 sample(struct entrant *e, enum loop kind, u64 ops)
 
 /* The entrants of a group of measurements. */
 struct roster {
-	struct entrant	e[12];
+	struct entrant	e[14];
 	u32		n;
 	int		ret;		/* the first failure */
 };
 
 /* Rounds in which @n entrants take turns, after one that does not count. */
-static void measure(struct entrant *e, u32 n, const char *name, enum loop kind,
-		    u64 ops, u32 batch)
+static void measure_surely(struct entrant *e, u32 n, const char *name,
+			   enum loop kind, u64 ops, u32 batch)
 {
 	int round;
 	u32 i;
 
-	if (!wanted(name))
-		return;
 	for (i = 0; i < n; i++) {
 		e[i].job.errors = 0;
 		e[i].job.refused = 0;
@@ -1629,6 +1887,13 @@ static void measure(struct entrant *e, u32 n, const char *name, enum loop kind,
 		e[i].bytes = bytes_per_entry(&e[i]);
 		report_entrant(&e[i], name, FIRST);
 	}
+}
+
+static void measure(struct entrant *e, u32 n, const char *name, enum loop kind,
+		    u64 ops, u32 batch)
+{
+	if (wanted(name))
+		measure_surely(e, n, name, kind, ops, batch);
 }
 
 /* The memory of a contender's nodes; NULL if it has none, or there is none. */
@@ -1710,6 +1975,11 @@ static u32 load_of(struct table *t)
 	return div64_ul(stats.entries * 100ULL + stats.slots / 2, stats.slots);
 }
 
+static bool is_chm(const struct entrant *e)
+{
+	return e->in->c->exit == bench_chm_exit;
+}
+
 static struct entrant *next_entrant(struct roster *r)
 {
 	if (r->n == ARRAY_SIZE(r->e))
@@ -1732,7 +2002,7 @@ static void enter(struct roster *r, const struct instance *in, unsigned long n,
 	/* What grows in the background is done with it. */
 	if (!r->ret)
 		e->bytes = bytes_per_entry(e);
-	if (!r->ret && in->c->exit == bench_chm_exit)
+	if (!r->ret && is_chm(e))
 		e->load = load_of(e->t);
 }
 
@@ -1755,12 +2025,33 @@ static void dismiss(struct roster *r)
 		close_table(&r->e[--r->n]);
 	if (!r->ret)
 		return;
-	pr_err("a table could not be filled: error %d\n", r->ret);
+	pr_err("a table could not be filled, or not so: error %d\n", r->ret);
 	failures++;
 	r->ret = 0;
 }
 
 static struct roster roster;
+
+/* Are pairs with the numbers from @first on, which is all, where they are looked for? */
+static void check_pairs(struct entrant *e, u64 first)
+{
+	u64 lost = 0, i;
+	int ret = 0;
+
+	for (i = first; i < first + e->entries; i++) {
+		lost += find_number(e->in->c, &e->job, i, e->in->s) != i;
+		if (!(i % STRETCH))
+			give_way();
+	}
+	if (is_chm(e))
+		ret = chm_count(&e->t->chm) == e->entries ? chm_verify(&e->t->chm) :
+							    -ERANGE;
+	if (!lost && !ret && !e->job.errors)
+		return;
+	pr_err("%s, %lu entries: %llu operations went wrong, %llu pairs are lost, error %d\n",
+	       e->in->c->name, e->entries, e->job.errors, lost, ret);
+	failures++;
+}
 
 static u64 ops_for(unsigned long n)
 {
@@ -1788,6 +2079,8 @@ static void measure_finds(const struct field *f, unsigned long n)
 	enter(r, f->rht, n, 0);
 	enter(r, f->hlist, n, n);
 	enter(r, f->xarray, n, 0);
+	enter(r, f->bpf_prealloc, n, n);
+	enter(r, bpf_of(f), n, n);
 	enter(r, f->empty, n, 0);
 	if (!r->ret)
 		enter(r, f->raw, n, bytes_of(&r->e[1]));
@@ -1822,6 +2115,8 @@ static void measure_walks(const struct field *f, unsigned long n)
 	enter(r, f->rht, n, 0);
 	enter(r, f->hlist, n, n);
 	enter(r, f->xarray, n, 0);
+	enter(r, f->bpf_prealloc, n, n);
+	enter(r, bpf_of(f), n, n);
 	if (!r->ret)
 		measure(r->e, r->n, "iterate", WALK, n, 1);
 	dismiss(r);
@@ -1838,6 +2133,12 @@ static void measure_updates(const struct field *f, unsigned long n)
 		enter(r, f->rht, n, 0);
 		enter(r, f->hlist, n, n);
 		enter(r, f->xarray, n, 0);
+		enter(r, f->bpf_prealloc, n, n);
+		enter(r, bpf_of(f), n, n);
+		/* chm's table is as large by then as it becomes. */
+		if (!r->ret)
+			sample(&r->e[0], CHURN, ops);
+		enter(r, f->floor, n, bytes_of(&r->e[0]));
 		if (!r->ret)
 			measure(r->e, r->n, "churn", CHURN, ops, 1);
 		dismiss(r);
@@ -1848,6 +2149,8 @@ static void measure_updates(const struct field *f, unsigned long n)
 	enter(r, f->word, n, 0);
 	enter(r, f->rht, n, 0);
 	enter(r, f->hlist, n, n);
+	enter(r, f->bpf_prealloc, n, n);
+	enter(r, bpf_of(f), n, n);
 	if (!r->ret)
 		measure(r->e, r->n, "replace", REPLACE, ops_for(n), 1);
 	dismiss(r);
@@ -1891,15 +2194,13 @@ static void report_lives(const struct entrant *e, u32 n, const char *insert)
 		report_entrant(&e[i], "destroy", DESTROYED);
 }
 
-static void measure_lives(const struct instance *const *in, u32 nr_in,
-			  const char *insert, unsigned long n,
-			  unsigned long room)
+static void measure_lives_surely(const struct instance *const *in, u32 nr_in,
+				 const char *insert, unsigned long n,
+				 unsigned long room)
 {
 	struct roster *r = &roster;
 	u32 round, i;
 
-	if (!wanted(insert))
-		return;
 	memset(r, 0, sizeof(*r));
 	for (round = 0; round < rounds && !r->ret; round++) {
 		for (i = 0; i < nr_in && in[i] && !r->ret; i++)
@@ -1910,10 +2211,22 @@ static void measure_lives(const struct instance *const *in, u32 nr_in,
 	dismiss(r);
 }
 
+static void measure_lives(const struct instance *const *in, u32 nr_in,
+			  const char *insert, unsigned long n,
+			  unsigned long room)
+{
+	if (wanted(insert))
+		measure_lives_surely(in, nr_in, insert, n, room);
+}
+
 static void measure_inserts(const struct field *f, unsigned long n)
 {
-	const struct instance *growing[] = { f->chm, f->rht, f->xarray, f->many };
-	const struct instance *presized[] = { f->chm, f->rht, f->hlist };
+	const struct instance *growing[] = {
+		f->chm, f->rht, f->xarray, f->many, f->bpf_prealloc, bpf_of(f),
+	};
+	const struct instance *presized[] = {
+		f->chm, f->rht, f->hlist, f->bpf_prealloc, bpf_of(f),
+	};
 
 	measure_lives(growing, ARRAY_SIZE(growing), "insert", n, 0);
 	if (full)
@@ -2646,6 +2959,240 @@ static void measure_small(const struct field *f)
 	dismiss(r);
 }
 
+/* === Endurance =========================================================== */
+
+#define TENTHS		10U
+#define PARTS		10U		/* of a tenth: as rounds are of others */
+#define GLANCE		SZ_64K		/* operations between looks at the memory */
+
+/* In each part of each tenth, times 100. */
+struct wear {
+	u64	ns[TENTHS][PARTS];		/* per operation */
+	u64	bytes[TENTHS][PARTS];		/* of the map and what it retired, per entry */
+	u64	probe[TENTHS][PARTS];		/* chunks that a hit reads: the mean */
+	u64	longest[TENTHS][PARTS];		/* and the most */
+};
+
+/* How far from home the pairs of a chm map lie, each of which looks must visit. */
+struct reach {
+	u64	pairs;
+	u64	sum;		/* chunks read to find them */
+	u32	longest;
+};
+
+static void measure_chunk(struct reach *r, const struct chm_table *t, u32 chunk,
+			  const struct chm_params *p)
+{
+	const struct chm_chunk *c = __chm_chunk(t, chunk, p);
+	/* Pairs with chm_set_ctrl(), as in look-ups. */
+	unsigned long mask = chm_match_full(smp_load_acquire(&c->ctrl));
+	u32 slot;
+
+	chm_for_each_match(slot, mask) {
+		u64 hash = __chm_hash(t, __chm_slot(t, c, slot, p), p);
+		u32 home = chm_home(hash, t->nr_chunks);
+		u32 reads = chm_distance(home, chunk, t->nr_chunks) + 1;
+
+		r->pairs++;
+		r->sum += reads;
+		r->longest = max(r->longest, reads);
+	}
+}
+
+static struct reach measure_reach(const struct chm *map)
+{
+	struct reach r = { };
+	const struct chm_table *t;
+	u32 i;
+
+	rcu_read_lock();
+	t = __chm_table_rcu(map);
+	for (i = 0; t && i < t->nr_chunks; i++)
+		measure_chunk(&r, t, i, t->p);
+	rcu_read_unlock();
+	return r;
+}
+
+/* All that a map has, be it replaced or not yet in use. */
+static u64 bytes_in_all(const struct chm *map)
+{
+	struct chm_stats stats;
+
+	chm_stats(map, &stats);
+	return stats.bytes + stats.retired_bytes +
+	       (stats.chunks ? div64_ul((u64)stats.bytes * stats.migrating,
+					stats.chunks) : 0);
+}
+
+static void endure_part(struct entrant *e, struct wear *w, u64 ops, u32 tenth, u32 part)
+{
+	u64 left, k, ns = 0, bytes = 0, looks = 0;
+	struct reach reach;
+
+	for (left = ops; left; left -= k) {
+		k = min_t(u64, left, GLANCE);
+		ns += div_u64(sample(e, CHURN, k) * k, 100);
+		bytes += bytes_in_all(&e->t->chm);
+		looks++;
+	}
+	reach = measure_reach(&e->t->chm);
+	w->ns[tenth][part] = div64_u64(ns * 100, ops);
+	w->bytes[tenth][part] = div64_u64(bytes * 100, looks * e->entries);
+	w->probe[tenth][part] = div64_u64(reach.sum * 100, max(reach.pairs, 1ULL));
+	w->longest[tenth][part] = reach.longest * 100ULL;
+}
+
+static void report_wear(const struct entrant *e, const char *what, u32 load,
+			const u64 (*samples)[PARTS])
+{
+	struct result r = {
+		.contender	= e->in->c->name,
+		.entries	= e->entries,
+		.s		= e->in->s,
+		.load		= load,
+	};
+	char name[32];
+	u32 i;
+
+	for (i = 0; i < TENTHS; i++) {
+		scnprintf(name, sizeof(name), "%s.%u", what, i + 1);
+		r.op = name;
+		report(&r, samples[i], PARTS);
+	}
+}
+
+/* Report what @ops operations did to a map that is as full as it gets. */
+static void report_endurance(const struct entrant *e, const struct wear *w, u32 load,
+			     u64 ops)
+{
+	struct chm_stats stats;
+
+	chm_stats(&e->t->chm, &stats);
+	pr_info("# endurance: %llu operations, %lu growths, %lu shrinks, %lu rehashes, %lu reseeds, %lu waits, %lu aborts\n",
+		ops, stats.grows, stats.shrinks, stats.rehashes, stats.reseeds,
+		stats.gp_waits, stats.aborts);
+	report_wear(e, "endurance", load, w->ns);
+	report_wear(e, "endurance_bytes", load, w->bytes);
+	report_wear(e, "endurance_probe", load, w->probe);
+	report_wear(e, "endurance_longest", load, w->longest);
+}
+
+/*
+ * Remove and insert in a map that would grow if it had a pair more.  Does it get
+ * slower, larger, or its pairs further from home?
+ */
+static void measure_endurance(const struct field *f)
+{
+	u64 ops = endurance ?: full ? 100000000 : 0;
+	u64 each = div_u64(ops, TENTHS * PARTS);
+	/* With fewer, DEAD slots alone would make the table larger. */
+	unsigned long n = roundup_pow_of_two(entries ?: SZ_4M);
+	struct roster *r = &roster;
+	struct entrant *e = r->e;
+	static struct wear w;
+	u32 load, i;
+
+	if (!wanted("endurance") || !each)
+		return;
+	pr_info("# endurance, %lu entries\n", n);
+	enter(r, f->chm, n, n);
+	load = e->load;
+	for (i = 0; i < TENTHS * PARTS && !r->ret; i++)
+		endure_part(e, &w, each, i / PARTS, i % PARTS);
+	if (!r->ret) {
+		report_endurance(e, &w, load, each * TENTHS * PARTS);
+		/* To where all pairs left are those that came last. */
+		sample(e, CHURN, n - e->job.first % n);
+		check_pairs(e, e->job.first - e->entries);
+	}
+	dismiss(r);
+}
+
+/* === Large tables ======================================================== */
+
+/* With room for half as many more, its table is larger than kvmalloc() gives. */
+#define LARGEST		(SZ_64M + 0UL)
+
+/* How large the table is. */
+static u64 tell_size(struct entrant *e)
+{
+	u64 bytes = bytes_of(e);
+
+	pr_info("# %s, %lu entries: %llu bytes, load %u\n", e->in->c->name,
+		e->entries, bytes, is_chm(e) ? load_of(e->t) : 0);
+	return bytes;
+}
+
+/* To a table that has no more than its pairs need, and back. */
+static int move_pairs(struct entrant *e, unsigned long room)
+{
+	struct chm *map = &e->t->chm;
+	int ret;
+
+	check_pairs(e, 0);
+	ret = chm_shrink(map, GFP_KERNEL);
+	tell_size(e);
+	check_pairs(e, 0);
+	return ret ?: chm_reserve(map, room, GFP_KERNEL);
+}
+
+static void measure_large(const struct field *f, unsigned long n)
+{
+	const struct instance *growing[] = { f->chm, f->rht, f->many };
+	unsigned long room = n + n / 2;
+	struct roster *r = &roster;
+	u64 bytes[3] = { };
+	u32 i;
+
+	pr_info("# large tables, %lu entries\n", n);
+	enter(r, f->typed, n, room);
+	if (!r->ret)
+		r->ret = move_pairs(&r->e[0], room);
+	enter(r, f->typed, n, 0);
+	enter(r, f->rht, n, 0);
+	for (i = 0; i < r->n && !r->ret; i++) {
+		bytes[i] = tell_size(&r->e[i]);
+		check_pairs(&r->e[i], 0);
+	}
+	enter(r, f->empty, n, 0);
+	/* kvmalloc() gives no more. */
+	enter(r, f->raw, n, min_t(u64, bytes[1], INT_MAX));
+	if (!r->ret) {
+		measure_surely(r->e, r->n, "hit", HIT, ops_for(n), 1);
+		measure_surely(r->e, r->n, "dep", DEP, ops_for(n), 1);
+		measure_surely(r->e, r->n - 1, "miss", MISS, ops_for(n), 1);
+	}
+	if (!r->ret && n == LARGEST && bytes[0] <= INT_MAX)
+		r->ret = -ERANGE;
+	dismiss(r);
+	measure_lives_surely(growing, ARRAY_SIZE(growing), "insert", n, 0);
+}
+
+/* Whether all of one group fit into memory. */
+static bool fits_large(const struct field *f, unsigned long n)
+{
+	return (n * (6 * pair_size(f->chm->s) + 72ULL)) >> PAGE_SHIFT <
+	       (u64)si_mem_available();
+}
+
+static void measure_large_sizes(const struct field *f)
+{
+	static const unsigned long sizes[] = { SZ_16M, LARGEST };
+	u32 i;
+
+	if (!full || !wanted("large"))
+		return;
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		if (entries && entries != sizes[i])
+			continue;
+		if (fits_large(f, sizes[i]))
+			measure_large(f, sizes[i]);
+		else
+			pr_info("# large tables, %lu entries: too little memory\n",
+				sizes[i]);
+	}
+}
+
 /* === Memory ============================================================== */
 
 /* Bytes per entry, times 100, from one growth to the next. */
@@ -2715,6 +3262,8 @@ static void measure_bytes(const struct instance *in, const char *op,
 {
 	static struct entrant e;
 
+	if (!in)
+		return;
 	if (open_table(&e, in, n, 0) || fill(&e))
 		failures++;
 	else
@@ -2730,6 +3279,8 @@ static void measure_memory(const struct field *f)
 	measure_cycle(f->chm, SZ_256K);
 	measure_cycle(f->rht, SZ_256K);
 	measure_bytes(f->hlist, "memory", SZ_256K, true);
+	measure_bytes(f->bpf_prealloc, "memory", SZ_256K, true);
+	measure_bytes(bpf_of(f), "memory", SZ_256K, true);
 	measure_bytes(f->chm, "empty", 0, false);
 	measure_bytes(f->rht, "empty", 0, false);
 	measure_bytes(f->chm, "ten", 10, false);
@@ -2745,7 +3296,7 @@ static void measure_memory(const struct field *f)
  */
 static bool fits(const struct field *f, unsigned long n)
 {
-	u64 each = 9 * (pair_size(f->chm->s) + 40);
+	u64 each = 11 * (pair_size(f->chm->s) + 40);
 	u64 largest = n * (pair_size(f->chm->s) + 8) * 7 / 4;
 
 	if (IS_ENABLED(CONFIG_UML) && largest > 300ULL * SZ_1M)
@@ -2808,7 +3359,7 @@ static void measure_smp(const struct field *f)
 static void measure_field(const struct field *f)
 {
 	static const u8 few[] = { 6, 10, 16, 20, 22 };
-	static const u8 all[] = { 6, 10, 14, 16, 18, 20, 22, 24 };
+	static const u8 all[] = { 6, 10, 14, 16, 18, 20, 22 };
 	u32 n = full ? ARRAY_SIZE(all) : ARRAY_SIZE(few);
 	u32 i;
 
@@ -2854,6 +3405,10 @@ static void measure_all(void)
 		measure_field(&fields[i]);
 	if (!pair && !entries)
 		measure_smp(&fields[0]);
+	if (!pair)
+		measure_endurance(&fields[0]);
+	if (!pair)
+		measure_large_sizes(&fields[0]);
 }
 
 static int __init chm_bench_init(void)
