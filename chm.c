@@ -5052,6 +5052,14 @@ static void chm_await_cells(struct chm *map, const struct chm_table *t)
 	}
 }
 
+/* The counters of takers are small.  One too many waits until others are through. */
+static bool chm_pins_left(struct chm *map)
+{
+	struct chm_table *t = chm_table(map);
+
+	return !t || max(t->pins_0, t->pins_1) < U16_MAX;
+}
+
 /*
  * O9: readers that found the cell may still update it, and a migration may be under
  * way.  Pairs with __chm_cell_add_to().  The slot stays as it is while it is pinned.
@@ -5067,6 +5075,11 @@ static int chm_take_cell(struct chm *map, struct chm_op *op, void *value)
 	op->how = 0;
 	chm_enter(map);
 	chm_lock(map, flags);
+	while (!chm_pins_left(map)) {
+		chm_unlock(map, flags);
+		chm_wait_for_readers(map);
+		chm_lock(map, flags);
+	}
 	ret = chm_try_erase(map, op, &at, &t);
 	if (!ret) {
 		/* Its generation is not swept, nor the table freed, meanwhile. */

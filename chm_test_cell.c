@@ -679,6 +679,59 @@ static void chm_cell_take_has_all_updates(struct kunit *test)
 	destroy_now(test, map);
 }
 
+struct late_take {
+	struct chm		*map;
+	struct completion	done;
+	long			value;
+	int			ret;
+};
+
+static int late_take(void *arg)
+{
+	struct late_take *l = arg;
+	u64 key = 1;
+
+	l->ret = chm_take(l->map, &key, NULL, &l->value);
+	complete(&l->done);
+	while (!kthread_should_stop())
+		msleep(20);
+	return 0;
+}
+
+static void set_pins(struct chm *map, u16 pins)
+{
+	unsigned long flags;
+
+	lock_table(map, &flags)->pins_1 = pins;
+	unlock_table(map, &flags);
+}
+
+/* As many calls at once as a table can count: the next one waits for one of them. */
+static void chm_cell_take_waits_for_a_crowd(struct kunit *test)
+{
+	struct late_take *l = test_alloc(test, sizeof(*l));
+	struct task_struct *task;
+
+	init_completion(&l->done);
+	l->map = test_map(test, &cell_params);
+	KUNIT_ASSERT_EQ(test, cell_insert(l->map, 1, 10), 0);
+	set_pins(l->map, U16_MAX);
+	task = kthread_run(late_take, l, "chm_late_take");
+	if (IS_ERR(task)) {
+		set_pins(l->map, 0);
+		KUNIT_FAIL(test, "no thread: %ld", PTR_ERR(task));
+		return;
+	}
+	KUNIT_EXPECT_EQ(test, wait_for_completion_timeout(&l->done, HZ / 5), 0);
+	KUNIT_EXPECT_EQ(test, chm_count(l->map), 1);
+	set_pins(l->map, 0);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&l->done, CELL_PATIENCE), 0);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, l->ret, 0);
+	KUNIT_EXPECT_EQ(test, l->value, 10);
+	KUNIT_EXPECT_EQ(test, chm_count(l->map), 0);
+}
+
 static atomic_t cell_drops;
 static atomic_long_t cell_dropped;
 
@@ -1700,6 +1753,7 @@ static struct kunit_case chm_cell_cases[] = {
 	KUNIT_CASE(chm_cell_growth_merges_words),
 	KUNIT_CASE(chm_cell_growth_calls_merge),
 	KUNIT_CASE(chm_cell_take_has_all_updates),
+	KUNIT_CASE(chm_cell_take_waits_for_a_crowd),
 	KUNIT_CASE(chm_cell_drop_has_all_updates),
 	KUNIT_CASE(chm_cell_drop_in_old_table),
 	KUNIT_CASE(chm_cell_sums_are_exact),
