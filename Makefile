@@ -10,7 +10,7 @@ all: modules
 modules modules_install clean:
 	$(KMAKE) $@
 
-check lint selftest verify bench-plot:
+check lint selftest fuzz-debugfs verify asan bench-plot bench-peers:
 	@scripts/$@
 
 bench:
@@ -24,6 +24,9 @@ freeze:
 
 mutate:
 	@scripts/mutate $(MUTATION)
+
+torture:
+	@scripts/torture $(BUST)
 
 demo:
 	@scripts/demo $(KERNEL)
@@ -39,7 +42,8 @@ help:
 	@echo '  check           - everything: lint, selftest, freeze, smoke tests on'
 	@echo '                    stock Debian kernels, KUnit on others, verify,'
 	@echo '                    bench-quick; one part: ONLY=selftest|lint|freeze|'
-	@echo '                    smoke|plain|debug|kcsan|uml|verify|bench, or smoke-6.1'
+	@echo '                    smoke|plain|debug|kcsan|uml|torture|fuzz-debugfs|verify|'
+	@echo '                    asan|bench, or smoke-6.1'
 	@echo '  lint            - compiler warnings, sparse, checkpatch, kernel-doc, ...'
 	@echo '  selftest        - does the harness see what it must see?'
 	@echo '  freeze          - does scripts/chm-freeze, which looks for locks and such'
@@ -52,7 +56,19 @@ help:
 	@echo 'These run natively, on two CPUs, in a User Mode Linux kernel [KERNEL=...]:'
 	@echo '  bench           - chm and its rivals, and the performance targets'
 	@echo '  bench-quick     - the same, with fewer sizes'
+	@echo '  torture         - all calls, in all contexts, on shared keys [MINUTES=1]'
+	@echo '                    [SEED=n], or [KERNEL=uml-kasan|debug|kcsan|plain]'
+	@echo '                    under KASAN or in QEMU; does it see a broken'
+	@echo '                    protocol? [BUST=all|name]'
+	@echo '  fuzz-debugfs    - random input to the debugfs files, under KASAN'
+	@echo '                    [INPUTS=n] [SEED=n], or [KERNEL=uml|debug|kcsan|plain]'
 	@echo '  bench-plot      - charts of the last run, in Documentation/images'
+	@echo
+	@echo 'This compiles chm for userland (user/) and runs it in a process:'
+	@echo '  asan            - under AddressSanitizer, UBSan and ThreadSanitizer, and'
+	@echo '                    fuzzed [SECS=60]'
+	@echo '  bench-peers     - chm beside hash tables of liburcu and Concurrency Kit'
 
-.PHONY: all modules modules_install clean check lint selftest freeze verify \
-	mutate demo bench bench-quick bench-plot help
+.PHONY: all modules modules_install clean check lint selftest freeze verify asan \
+	mutate demo bench bench-quick bench-plot bench-peers \
+	torture fuzz-debugfs help

@@ -189,15 +189,20 @@ kbuild() {
 		{ grep -v '^Skipping BTF generation' >&2 || true; }
 }
 
+# copy_sources SRC OUT: what make needs; what it has made in OUT stays
+copy_sources() {
+	mkdir -p "$2"
+	rsync -a --delete --exclude .git --include '*/' --include '*.[ch]' \
+		--include 'Kbuild*' --include Makefile --exclude '*' "$1/" "$2/"
+}
+
 # build_modules KDIR SRC OUT [MAKE-ARGS]: build the chm tree SRC, and its
 # samples, against the kernel KDIR in OUT, a copy.  SRC stays untouched.
 build_modules() {
 	local kdir=$1 src=$2 out=$3 sample
 
 	shift 3
-	mkdir -p "$out"
-	rsync -a --delete --exclude .git --include '*/' --include '*.[ch]' \
-		--include 'Kbuild*' --include Makefile --exclude '*' "$src/" "$out/"
+	copy_sources "$src" "$out"
 	kbuild -C "$kdir" M="$out" "$@" || return
 	for sample in "$out"/samples/*/Kbuild; do
 		kbuild -C "$kdir" M="$(dirname "$sample")" \
@@ -239,6 +244,20 @@ build_unit() {
 	build_modules "$@" "${options[@]}" && build_older "$1" "$3" "${options[@]}"
 }
 
+# build_core KIND KDIR SRC OUT [MAKE-ARGS]: no more than chm and its torture
+build_core() {
+	local options=(CONFIG_CHM_KUNIT_TEST= CONFIG_CHM_BENCH= "${@:5}")
+
+	case $1 in
+	uml*) options+=(ARCH=um) ;;
+	esac
+	case $1 in
+	debug | kcsan | uml-kasan) options+=(CONFIG_CHM_DEBUG=y) ;;
+	esac
+	copy_sources "$3" "$4"
+	kbuild -C "$2" M="$4" "${options[@]}"
+}
+
 # run_unit KIND KDIR OUT LOG [GLOB]: boot the modules of OUT for scripts/guest/unit.sh;
 # prints the verdict and returns it, 0 or 1; 3 if the guest can't run here.  In QEMU,
 # the debug kernel is up to 100 times slower than the plain one, KCSAN 10 times, hence
@@ -248,7 +267,7 @@ build_unit() {
 run_unit() {
 	local kind=$1 kdir=$2 out=$3 log=$4 files mem=${MEM:-2G} judge=()
 	local scale=100 races=100 volume=0 guest=qemu
-	local checks=268	# all of them
+	local checks=272	# all of them
 	local only=() cases=''
 
 	files=("$out"/chm*.ko "$out"/samples/*/*.ko
@@ -257,15 +276,15 @@ run_unit() {
 	[ -n "${MEM-}" ] || [ "$(free_kib)" -lt $((12 << 20)) ] || mem=6G
 	case $kind in
 	plain)     scale=10 races=50 ;;
-	debug)     mem=1G scale=10 races=10 checks=276 judge=(--debug) ;;
-	kcsan)     mem=1G scale=10 races=10 checks=277 ;;
+	debug)     mem=1G scale=10 races=10 checks=282 judge=(--debug) ;;
+	kcsan)     mem=1G scale=10 races=10 checks=281 ;;
 	uml)       mem=3G guest=uml volume=1000 ;;
 	uml-kasan) mem=3G guest=uml scale=20 races=20 volume=20 ;;
 	esac
 	cases=$(count_cases "$out"/chm_test*.c)
 	[ -z "${5-}" ] || volume=0 checks=1 cases=1 only=("suites=$5" "kunit.filter_glob=$5")
 	"$root/scripts/$guest" -k "$kdir" -j "$root/scripts/guest/unit.sh" \
-		-l "$log" -m "$mem" -t "${TIMEOUT:-1200}" \
+		-l "$log" -m "$mem" -t "${TIMEOUT:-2400}" \
 		-a "scale=$scale races=$races volume=$volume ${only[*]}" "${files[@]}" ||
 		return
 	"$root/scripts/judge" "${judge[@]}" --min-checks $checks \
@@ -323,3 +342,45 @@ free_kib() { awk '/^MemAvailable/ { print $2 }' /proc/meminfo; }
 
 # Every case in the source has to run.
 count_cases() { grep -hoE 'KUNIT_CASE(_[A-Z]+)*\(' "$@" | wc -l; }
+
+# --- Mutations ---
+
+# change SRC PATCH [-R]: a copy of the sources.  New files are newer than what make has
+# built, these and the former ones alike.
+change() {
+	patch -s -d "$1" -p1 --no-backup-if-mismatch "${@:3}" <"$2" >&2 || return 2
+	sed -n 's:^+++ b/::p' "$2" | (cd "$1" && xargs touch)
+}
+
+guest=''
+
+# start_guest COMMAND...: in the background, in a process group of its own
+start_guest() {
+	set -m
+	# shellcheck disable=SC2154 # theirs who source this
+	"$@" >"$tmp/verdict" 2>&1 &
+	guest=$!
+	set +m
+}
+
+# end_guest: and wait for all of it, lest it disturb the next
+end_guest() {
+	[ -n "$guest" ] && kill -- "-$guest" 2>/dev/null || return 0
+	while kill -0 -- "-$guest" 2>/dev/null; do
+		sleep 0.1
+	done
+}
+
+# await_line PATTERN LOG: wait for the guest, but end it when LOG has such a line
+await_line() {
+	local rc=0
+
+	while kill -0 "$guest" 2>/dev/null && ! grep -qaP -- "$1" "$2"; do
+		sleep 0.2
+	done
+	# Once: timeout(1) starts to wait anew with each signal.
+	end_guest
+	wait "$guest" || rc=$?
+	guest=''
+	return $rc
+}

@@ -164,23 +164,23 @@ test_tables() {
 	is no_table 0 "$(stat_of m bytes)"
 	refuses m/control "$enodata" grow rehash
 	writes reserve "$none" m/control 'reserve 1000'
-	is reserved 191 "$(stat_of m chunks)"
+	is reserved 221 "$(stat_of m chunks)"
 	writes fill "$none" m/control 'fill 0 1000'
 	writes fill_none "$none" m/control 'fill 0 0'
 	is filled 1000 "$(stat_of m entries)"
-	is within_the_reserve 191 "$(stat_of m chunks)"
-	is load 74.7 "$(stat_of m load)"
+	is within_the_reserve 221 "$(stat_of m chunks)"
+	is load 64.6 "$(stat_of m load)"
 	is probes "17 1000" \
 		"$(awk -F ': ' '{ n += $2 } END { print NR, n }' $chm/m/probes)"
 	is probe_names '0 1 16+' "$(cut -d : -f 1 $chm/m/probes | sed -n '1p;2p;$p' |
 		tr '\n' ' ' | sed 's/ $//')"
 	grows=$(stat_of m grows)
 	writes grow "$none" m/control grow
-	is grown "382 $((grows + 1))" "$(stat_of m chunks) $(stat_of m grows)"
+	is grown "445 $((grows + 1))" "$(stat_of m chunks) $(stat_of m grows)"
 	rehashes=$(stat_of m rehashes)	# the map tidies up by itself, too
 	writes rehash "$none" m/control rehash
 	check rehashes [ "$(stat_of m rehashes)" -gt "$rehashes" ]
-	is rehashed '382 1000' "$(stat_of m chunks) $(stat_of m migrated)"
+	is rehashed '445 1000' "$(stat_of m chunks) $(stat_of m migrated)"
 	writes verify "$none" m/control verify
 	say m/control 'fill 1000000 10'
 	writes fill_stops "$eexist" m/control 'fill 999998 3'
@@ -190,6 +190,15 @@ test_tables() {
 	refuses m/control "$ebig" 'insert 5000000 1' 'upsert 5000000 1'
 	writes destroy "$none" control "destroy m"
 	is destroyed control "$(ls $chm)"
+}
+
+# A table that is full beyond its load, of a map that may not have more pairs
+test_rehash_at_max() {
+	create x key=8 value=8 max=12
+	say x/control 'fill 0 12'
+	writes rehash_at_max "$none" x/control rehash
+	is all_at_max 12 "$(wc -l <$chm/x/entries)"
+	destroy x
 }
 
 # bytes NAME KEY-SIZE VALUE-SIZE KEY VALUE: insert the pair and read it back
@@ -344,9 +353,51 @@ test_interrupted() {
 	is fill_is_over "$before" "$(stat_of m entries)"
 	writes reserve_too_much 'Cannot allocate memory' m/control \
 		'reserve 1000000000'
+	# 23 bytes a pair.  Nobody is to be killed for memory meanwhile.
+	writes reserve_all_there_is 'Cannot allocate memory' m/control \
+		"reserve $(awk '/^MemAvailable/ { printf "%d", $2 * 1024 / 23 }' /proc/meminfo)"
 	writes reserve_far_too_much "$ebig" m/control \
 		'reserve 18446744073709551615'
 	destroy m
+}
+
+# Whichever allocation fails, there is all of a map, or nothing.
+test_create_fails() {
+	[ -e /proc/self/fail-nth ] || return
+	exec 6<>$chm/control
+	n=0
+	while [ $((n += 1)) -le 40 ]; do
+		echo $n >/proc/self/fail-nth
+		expected=0
+		! echo 'create n key=8 value=8' >&6 || expected=5
+		echo 0 >/proc/self/fail-nth
+		set -- $chm/n/*
+		[ -e "$1" ] || shift
+		echo "$# $expected"
+		echo 'destroy n' >&6
+	done 2>/dev/null >"$tmp/created"
+	exec 6<&-
+	is created_as_a_whole '' "$(awk '$1 != $2' "$tmp/created")"
+}
+
+rehash_until_error() {
+	while echo rehash; do :; done 2>&1 >&6 | tail -n 1
+}
+
+# Those that wait for others' tables, too, are told that the map is gone.
+test_interrupted_moves() {
+	for _ in 1 2 3 4 5; do
+		create m key=8 value=8
+		say m/control 'fill 0 3000'
+		exec 6<>$chm/m/control
+		for i in 1 2 3; do rehash_until_error >"$tmp/moves$i" & done
+		sleep 0.3
+		destroy m
+		wait
+		exec 6<&-
+		cat "$tmp"/moves[123]
+	done | sort | uniq -c >"$tmp/moves"
+	is moves_ended "15 sh: write error: $eio" "$(sed 's/^ *//' "$tmp/moves")"
 }
 
 until_stop() {
@@ -389,8 +440,8 @@ test_unload() {
 	is nothing_left control "$(ls $chm)"
 }
 
-for t in create update lookup tables sizes kinds open_files walk interrupted \
-	races unload; do
+for t in create update lookup tables rehash_at_max sizes kinds open_files walk interrupted \
+	interrupted_moves create_fails races unload; do
 	test_$t
 done
 rm -r "$tmp"
