@@ -219,6 +219,7 @@ struct chm_op {
 	long		amount;
 	bool		too_far;	/* the room that there is */
 	bool		stuck;		/* there is no slot on its path */
+	u32		id;		/* of the table where that is so */
 	unsigned int	tries;		/* to find room that is nearer */
 	unsigned int	attempts;	/* to make room */
 	u16		aborts;		/* of the map, at the last one */
@@ -1663,16 +1664,17 @@ static void chm_sweep(struct chm_table *t, u32 slots)
 
 /*
  * Poll when DEAD slots are many enough to matter; not at each write, while there is
- * room.
+ * room.  Where there is none, they matter earlier: what chm_reserve() promised (G7)
+ * leaves room for those of two grace periods, and no more.
  */
 static void chm_poll(const struct chm *map, struct chm_table *t)
 {
 	unsigned long dead = chm_nr_dead(t);
+	bool room = map->entries + dead < t->max_entries;
 
-	if (dead <= chm_nr_slots(t) / 16 || map->p->drop)
+	if (dead <= chm_nr_slots(t) / (room ? 16 : 32) || map->p->drop)
 		return;
-	if (t->writes % CHM_POLL_EVERY && t->nr_chunks > CHM_FEW_CHUNKS &&
-	    map->entries + dead < t->max_entries)
+	if (room && t->writes % CHM_POLL_EVERY && t->nr_chunks > CHM_FEW_CHUNKS)
 		return;
 	if (chm_may_sweep(map, t))
 		chm_sweep(t, CHM_WRITER_SWEEP);
@@ -2478,7 +2480,7 @@ static void chm_swap_tables(struct chm *map)
 	chm_set_phase(map, CHM_IDLE);
 	fresh->migrated_ns = ktime_get_ns() - fresh->migrated_ns;
 	fresh->roomy |= old->roomy && old->nr_chunks == fresh->nr_chunks;
-	fresh->waited = old->waited;
+	fresh->waited |= old->waited;
 	/* With the seed that it had before, paths go on to be long. */
 	if (fresh->fresh)
 		fresh->far = old->far;
@@ -2730,16 +2732,22 @@ static u64 chm_chunks_within_budget(const struct chm *map,
 	return div_u64(map->retired_bytes + chm_bytes(t), t->stride) + 1;
 }
 
-static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
+/* As large as a table after @t is made if its readers leave in time. */
+static u64 chm_chunks_usual(const struct chm_params *p, const struct chm_table *t)
 {
-	const struct chm_params *p = map->p;
 	u32 growth = p->growth ?: chm_bytes(t) <= CHM_SMALL ? 200 : 140;
-	u64 grown;
 
 	/* Cells take a grace period longer. */
 	if (p->class == CHM_CELL)
 		growth = max(growth, chm_bytes(t) <= CHM_SMALL ? 400U : 200U);
-	grown = div_u64((u64)t->nr_chunks * growth + 99, 100);
+	return div_u64((u64)t->nr_chunks * growth + 99, 100);
+}
+
+static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
+{
+	const struct chm_params *p = map->p;
+	u64 grown = chm_chunks_usual(p, t);
+
 	/*
 	 * Where pairs come so fast that earlier tables still wait for their readers:
 	 * so large that all these together are within the budget.
@@ -2873,11 +2881,25 @@ static void chm_seed_table(struct chm *map, struct chm_table *fresh)
 }
 
 /*
- * Begin to fill @fresh, or publish it if there is nothing to copy.
- * Return: -EBUSY if a migration is under way, -EAGAIN if @fresh does not fit what has
- * become of the map; then it is still the caller's.
+ * Is @fresh only so large because pairs came faster than earlier tables were freed?  When
+ * the map is calm, it need not stay so.
  */
-static int chm_begin(struct chm *map, struct chm_table *fresh)
+static bool chm_rushed(const struct chm *map, const struct chm_table *t,
+		       const struct chm_table *fresh)
+{
+	u64 usual = min(chm_chunks_usual(map->p, t), CHM_MAX_CHUNKS);
+
+	return fresh->nr_chunks > max(chm_chunks_filling(map->p, usual),
+				      chm_chunks_needed(map, map->entries + 1));
+}
+
+/*
+ * Begin to fill @fresh, or publish it if there is nothing to copy.
+ * @stuck: a writer has no slot but in @fresh.  Return: -EBUSY if a migration is under
+ * way, -EAGAIN if @fresh does not fit what has become of the map; then it is still the
+ * caller's.
+ */
+static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 {
 	struct chm_table *t = chm_table(map);
 
@@ -2889,9 +2911,9 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 	/* The map became empty, and there is nothing to take a snapshot of. */
 	if (!t && chm_pending(fresh))
 		return -EAGAIN;
-	/* Others were retired meanwhile.  At the hard limit that counts for less. */
+	/* Others were retired meanwhile.  Without a slot that counts for less. */
 	if (t && !chm_may_retire(map, t, chm_bytes(fresh)) &&
-	    (!chm_full(map, t, true) || chm_retired_by_far(map, t)))
+	    ((!stuck && !chm_full(map, t, true)) || chm_retired_by_far(map, t)))
 		return -EAGAIN;
 	if (t && chm_takes_snapshots(map->p) &&
 	    (!chm_pending(fresh) || chm_pending(fresh)->slots < chm_nr_slots(t)))
@@ -2914,6 +2936,10 @@ static int chm_begin(struct chm *map, struct chm_table *fresh)
 		       !chm_outgrown(map, t) &&
 		       (map->p->reclaim != CHM_SYNC ||
 			map->entries < t->max_entries);
+	if (chm_rushed(map, t, fresh)) {
+		fresh->roomy = true;
+		fresh->waited = true;
+	}
 	fresh->migrated_ns = ktime_get_ns();
 	map->next = fresh;
 	chm_set_phase(map, CHM_COPYING);
@@ -3002,7 +3028,7 @@ static noinline void chm_begin_small(struct chm *map, u64 chunks, gfp_t gfp)
 				GFP_NOWAIT & gfp);
 	chm_lock(map, flags);
 	if (!IS_ERR(fresh) && chm_table(map))
-		ret = chm_begin(map, fresh);
+		ret = chm_begin(map, fresh, false);
 	if (IS_ERR(fresh) && map->phase == CHM_IDLE) {
 		map->failed_allocs++;
 		chm_want(map);
@@ -3135,7 +3161,8 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 
 	lockdep_assert_held(&map->lock);
 	*old_chunks = t ? t->nr_chunks : 0;
-	if (t && !chm_full(map, t, true) && !op->too_far && !op->stuck)
+	if (t && !chm_full(map, t, true) &&
+	    ((!op->too_far && !op->stuck) || op->id != t->id))
 		return CHM_GO_ON;
 	if (map->phase == CHM_COPYING)
 		return CHM_DRIVE;
@@ -3163,42 +3190,46 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
  * Not if the table would take most of the memory that is left; @tidy: half of it.  To
  * try would take all of it for a while, and have others killed for memory.
  */
-static bool chm_can_afford(const struct chm_params *p, u64 chunks, bool tidy)
+static bool chm_can_afford(const struct chm_params *p, u64 chunks, u32 old_chunks,
+			   bool tidy)
 {
 	u64 bytes = chm_table_bytes(p, chunks);
 	long available;
 
+	if (chm_takes_snapshots(p))
+		bytes += chm_snapshot_bytes(p, old_chunks);
 	if (bytes <= CHM_MIDDLING && !tidy)
 		return true;
 	available = si_mem_available();
 	return (s64)(bytes >> PAGE_SHIFT) <= available - available / (tidy ? 2 : 8);
 }
 
-/* For a table that replaces another one. */
 static struct chm_table *chm_build_afford(const struct chm *map, u64 chunks,
 					  u32 old_chunks, gfp_t gfp)
 {
-	if (!chm_can_afford(map->p, chunks, false))
+	/* Beyond all limits chm_table_build() says so. */
+	if (chunks <= CHM_MAX_CHUNKS &&
+	    !chm_can_afford(map->p, chunks, old_chunks, false))
 		return ERR_PTR(-ENOMEM);
 	return chm_table_build(map->p, map->ctx, chunks, old_chunks,
-			       chm_optional(gfp));
+			       old_chunks ? chm_optional(gfp) : gfp);
 }
 
 /*
- * A table of @chunks, or if memory is short and pairs and not DEAD slots are many, of
- * a little more than it takes.
+ * A table of @chunks, or if memory is short of a little more than it takes, where that
+ * is larger than the old one, or the first.
  */
 static struct chm_table *chm_build(const struct chm *map, u64 chunks,
 				   u32 old_chunks, u32 *failed, gfp_t gfp)
 {
-	u64 fit = chm_chunks_needed(map, READ_ONCE(map->entries) +
-				    READ_ONCE(map->entries) / 16 + 1);
+	unsigned long entries = READ_ONCE(map->entries);
+	u64 fit = chm_chunks_for(map->p, max(entries + entries / 16 + 1,
+					     READ_ONCE(map->reserved)));
 	struct chm_table *fresh;
 
-	fresh = old_chunks ? chm_build_afford(map, chunks, old_chunks, gfp) :
-		chm_table_build(map->p, map->ctx, chunks, old_chunks, gfp);
+	fresh = chm_build_afford(map, chunks, old_chunks, gfp);
 	*failed = fresh == ERR_PTR(-ENOMEM);
-	if (*failed && old_chunks && fit > old_chunks) {
+	if (*failed && (old_chunks ? fit > old_chunks : fit < chunks)) {
 		fresh = chm_build_afford(map, min(fit, chunks), old_chunks, gfp);
 		*failed += fresh == ERR_PTR(-ENOMEM);
 	}
@@ -3207,7 +3238,7 @@ static struct chm_table *chm_build(const struct chm *map, u64 chunks,
 
 /* Return: 0, or an error if no table could be had. */
 static int chm_build_and_begin(struct chm *map, u64 chunks, u32 old_chunks,
-			       gfp_t gfp)
+			       bool stuck, gfp_t gfp)
 {
 	struct chm_table *fresh;
 	unsigned long flags;
@@ -3224,7 +3255,7 @@ static int chm_build_and_begin(struct chm *map, u64 chunks, u32 old_chunks,
 		    map->p->reclaim != CHM_SYNC)
 			chm_want(map);
 	} else {
-		ret = chm_begin(map, fresh);
+		ret = chm_begin(map, fresh, stuck);
 	}
 	chm_unlock(map, flags);
 	if (!ret || IS_ERR(fresh))
@@ -3246,7 +3277,7 @@ static bool chm_has_room(struct chm *map, const struct chm_op *op, bool block)
 
 	chm_lock(map, flags);
 	t = chm_table(map);
-	room = t && !op->stuck && !chm_full(map, t, true);
+	room = t && (!op->stuck || op->id != t->id) && !chm_full(map, t, true);
 	dead = t && chm_nr_dead(t);
 	chm_unlock(map, flags);
 	if (room || !dead || !block)
@@ -3316,8 +3347,8 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	case CHM_BUILD:
 		break;
 	}
-	ret = chm_build_and_begin(map, chunks, old_chunks, op->too_far ?
-				  chm_optional(gfp) : gfp);
+	ret = chm_build_and_begin(map, chunks, old_chunks, op->stuck,
+				  op->too_far ? chm_optional(gfp) : gfp);
 	if (ret && op->too_far)
 		op->how |= CHM_ANYWHERE;
 	/* There is always a DEAD slot to wait for, where others replace. */
@@ -3385,7 +3416,7 @@ static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
 	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks, gfp);
 	chm_lock(map, flags);
 	id = chm_table(map) ? chm_table(map)->id : 0;
-	ret = IS_ERR(fresh) ? PTR_ERR(fresh) : chm_begin(map, fresh);
+	ret = IS_ERR(fresh) ? PTR_ERR(fresh) : chm_begin(map, fresh, false);
 	/* This size is what the caller wants. */
 	if (!ret && (map->next ?: chm_table(map)) == fresh)
 		fresh->roomy = false;
@@ -3611,7 +3642,7 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 	struct chm_table *fresh = NULL;
 	enum chm_turn again;
 	unsigned long flags;
-	u32 old_chunks = 0;
+	u32 old_chunks = 0, id = 0;
 	void *ctx;
 	bool tidy;
 	int ret = -ENOMEM;
@@ -3619,14 +3650,16 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
 	chunks = chm_turn_chunks(map, &tidy, &again);
-	if (chunks)
+	if (chunks) {
 		old_chunks = chm_table(map)->nr_chunks;
+		id = chm_table(map)->id;
+	}
 	p = map->p;
 	ctx = map->ctx;
 	chm_unlock_turn(map, worker, flags);
 	if (!chunks)
 		return again;
-	if (chm_can_afford(p, chunks, tidy))
+	if (chm_can_afford(p, chunks, old_chunks, tidy))
 		fresh = chm_table_build(p, ctx, chunks, old_chunks,
 					CHM_WORKER_GFP);
 	if (!chm_lock_turn(map, worker, &flags)) {
@@ -3634,8 +3667,10 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 			chm_table_free(fresh);
 		return CHM_GONE;
 	}
+	/* Another table is due by now, if any, where the old one was replaced. */
 	if (!IS_ERR_OR_NULL(fresh))
-		ret = chm_table(map) ? chm_begin(map, fresh) : -EAGAIN;
+		ret = chm_table(map) && chm_table(map)->id == id ?
+			chm_begin(map, fresh, false) : -EAGAIN;
 	map->failed_allocs += ret == -ENOMEM;
 	if (tidy)
 		chm_put_off_tidying(map, start, ret == -ENOMEM);
@@ -4556,6 +4591,7 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
 	t = chm_table(map);
 	if (!t)
 		return op->how & CHM_CREATE ? -EAGAIN : -ENOENT;
+	op->id = t->id;
 	chm_poll(map, t);
 	hash = __chm_hash(t, op->key, map->p);
 	/* One insertion in ten goes on to the next chunk: have it come along. */
@@ -4633,7 +4669,8 @@ static noinline void chm_reseed_now(struct chm *map, u32 due, gfp_t gfp)
 	chunks = chm_chunks_reseeded(map, &old_chunks, true);
 	if (!chunks)
 		return;
-	if (!chm_build_and_begin(map, chunks, old_chunks, chm_optional(gfp))) {
+	if (!chm_build_and_begin(map, chunks, old_chunks, false,
+				 chm_optional(gfp))) {
 		chm_drive(map, U32_MAX, true);
 		return;
 	}
@@ -5222,15 +5259,18 @@ static bool chm_clear_at_once(struct chm *map)
 	struct chm_table *fresh = NULL;
 	unsigned long flags;
 	bool done, crowd;
+	u64 chunks;
 
 	chm_lock(map, flags);
+	chunks = chm_chunks_needed(map, 0);
 	crowd = chm_table(map) && chm_retired_by_far(map, chm_table(map));
 	chm_unlock(map, flags);
 	if (crowd)
 		return false;
-	if (READ_ONCE(map->reserved) || map->p->min_entries)
-		fresh = chm_table_build(map->p, map->ctx, chm_chunks_needed(map, 0),
-					0, chm_clear_gfp());
+	if ((READ_ONCE(map->reserved) || map->p->min_entries) &&
+	    chm_can_afford(map->p, chunks, 0, false))
+		fresh = chm_table_build(map->p, map->ctx, chunks, 0,
+					chm_clear_gfp());
 	if (IS_ERR(fresh))
 		fresh = NULL;
 	chm_lock(map, flags);
@@ -5362,8 +5402,9 @@ static u64 chm_try_shrink(struct chm *map, bool again)
 	if (again)
 		kept += kept / 8;
 	fit = chm_chunks_for(map->p, max(kept, map->p->min_entries));
+	/* Where growth is due, a table that fits is larger. */
 	if (kept)
-		return fit < t->nr_chunks ? fit : 0;
+		return fit < t->nr_chunks || map->entries > t->max_entries ? fit : 0;
 	/* Too many tables wait for their readers: so does chm_move(). */
 	if (!chm_may_retire(map, t, 0))
 		return fit;
@@ -6870,16 +6911,19 @@ static int chm_command_move(struct chm *map, bool larger)
 		const struct chm_table *t;
 		unsigned long flags;
 		u64 chunks = 0;
+		u32 old = 0;
 
 		chm_lock(map, flags);
 		t = chm_table(map);
+		if (t)
+			old = t->nr_chunks;
 		if (t)
 			chunks = larger ? chm_chunks_grown(map, t) :
 					  chm_chunks_same(map, t);
 		chm_unlock(map, flags);
 		if (!chunks)
 			ret = -ENODATA;
-		else if (!chm_can_afford(map->p, chunks, false))
+		else if (!chm_can_afford(map->p, chunks, old, false))
 			ret = -ENOMEM;
 		else
 			ret = chm_move(map, chunks, CHM_DEBUGFS_GFP);
@@ -6911,17 +6955,18 @@ static int chm_command_shrink(struct chm *map, int argc, char **argv)
 /* Of a table that is beyond all limits, chm_reserve() says so. */
 static bool chm_can_reserve(struct chm *map, unsigned long n)
 {
-	u64 chunks = chm_chunks_for(map->p, n);
 	const struct chm_table *t;
 	unsigned long flags;
-	bool fits;
+	u32 old_chunks;
+	u64 chunks;
 
 	chm_lock(map, flags);
 	t = chm_table(map);
-	fits = t && chunks <= t->nr_chunks;
+	old_chunks = t ? t->nr_chunks : 0;
+	chunks = chm_chunks_needed(map, max(n, map->entries));
 	chm_unlock(map, flags);
-	return fits || chunks > CHM_MAX_CHUNKS ||
-	       chm_can_afford(map->p, chunks, false);
+	return chunks <= old_chunks || chunks > CHM_MAX_CHUNKS ||
+	       chm_can_afford(map->p, chunks, old_chunks, false);
 }
 
 static int chm_command_reserve(struct chm *map, int argc, char **argv)
@@ -7220,8 +7265,9 @@ static void chm_count_distances(const struct chm_table *t, u32 chunk,
 
 static int chm_probes_show(struct seq_file *m, void *v)
 {
-	struct chm *map = ((struct chm_debugfs *)m->private)->map;
+	const struct chm_debugfs *d = m->private;
 	unsigned long pairs[CHM_DISTANCES] = { };
+	struct chm *map = d->map;
 	u32 i = 0, n, id = 0;
 
 	do {
@@ -7241,6 +7287,11 @@ static int chm_probes_show(struct seq_file *m, void *v)
 			chm_count_distances(t, i, map->p, pairs);
 		chm_unlock(map, flags);
 		cond_resched();
+		/* It begins anew with each table. */
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (READ_ONCE(d->dying))
+			return -EIO;
 	} while (i < n);
 	for (i = 0; i < CHM_DISTANCES; i++)
 		seq_printf(m, "%u%s: %lu\n", i,

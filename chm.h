@@ -129,8 +129,8 @@ enum chm_reclaim {
  *	maps use at least 200, and up to 32 KiB at least 400.  While an earlier
  *	table waits for its grace period, a map grows by more, up to 400, so that
  *	both are within the budget of retired memory.
- * @min_entries: The table has room for at least this many pairs.  It is kept
- *	when the map becomes empty.
+ * @min_entries: The table has room for at least this many pairs, as far as
+ *	there is memory.  It is kept when the map becomes empty.
  * @max_entries: More pairs than this are refused with -E2BIG.  0 means no
  *	limit.
  * @debugfs_write: Let root change this map through its debugfs directory.  Also
@@ -1410,8 +1410,11 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value);
  * even after removals (G7).  For callers that must not sleep, this holds as
  * long as no more than @n / 8 pairs were removed or replaced within the last
  * two grace periods.  That limit is for a max_load of 80.  It is @n / 18 for
- * 90, and @n / 38 for 95.  The reservation lasts until chm_shrink() or the next
- * chm_reserve().
+ * 90, and @n / 38 for 95.  A grace period here is what synchronize_rcu() waits
+ * for: up to two of RCU's own, if one follows the other.  In maps with @drop a
+ * slot must also wait for its drop() to be called, and the worker may be busy
+ * with the drop() of another map.  The reservation lasts until chm_shrink() or
+ * the next chm_reserve().
  *
  * Context: Process context, outside RCU readers.  May wait for a grace period.
  * Return:

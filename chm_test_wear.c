@@ -334,7 +334,7 @@ static u32 distance_of(struct chm *map, u64 key)
  */
 static bool strayed_again(struct chm *map, u64 key)
 {
-	return READ_ONCE(map->retired_bytes) && distance_of(map, key) > CHM_STRAYED;
+	return READ_ONCE(map->retired_bytes) && distance_of(map, key) > 16;
 }
 
 static void chm_wear_by_a_moment_of_flapping(struct kunit *test)
@@ -358,6 +358,33 @@ static void chm_wear_by_a_moment_of_flapping(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/*
+ * A key that has strayed too far has its writer take a fresh table.  The writer finds it
+ * there by then: it does not take another one, nor wait for the reader.
+ */
+static void chm_wear_by_flapping_takes_one_table(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct chm_stats before, after;
+	struct long_reader *r;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 900, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 500), 0);
+	wait_calm(test, map);
+	before = stats_of(map);
+	after = before;
+	r = test_reader(test);
+	for (i = 0; i < 1000 && migrations(&after) == migrations(&before); i++) {
+		KUNIT_ASSERT_FALSE(test, flap(map, 7));
+		after = stats_of(map);
+	}
+	stop_reader(test, r);
+	KUNIT_EXPECT_EQ(test, after.rehashes, before.rehashes + 1);
+	KUNIT_EXPECT_EQ(test, after.gp_waits, before.gp_waits);
+	expect_sound(test, map);
+}
+
 /* What is hardly used shrinks by itself, and goes when all pairs are gone. */
 static void chm_wear_of_large_map_is_given_back(struct kunit *test)
 {
@@ -374,6 +401,23 @@ static void chm_wear_of_large_map_is_given_back(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, stats_of(map).bytes, 0);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 100), 0);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 100), 0);
+	expect_sound(test, map);
+}
+
+/* Filled so fast that earlier tables wait for readers meanwhile, it grows by more. */
+static void chm_wear_of_fast_fill_is_given_back(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long n;
+
+	for (n = 20000; n < scaled(130000, 30000); n = n * 13 / 10) {
+		chm_clear(map);
+		KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+		wait_calm(test, map);
+		kunit_info(test, "measured: %lu pairs, %lu bytes for each", n,
+			   stats_of(map).bytes / n);
+		KUNIT_EXPECT_LE(test, stats_of(map).bytes, 36 * n);
+	}
 	expect_sound(test, map);
 }
 
@@ -1152,16 +1196,21 @@ static void *counting_alloc(u64 bytes, gfp_t gfp)
  */
 static void chm_wear_kills_nobody(struct kunit *test)
 {
-	struct churn *c = churn_begin(test, scaled(4000, 1000), CHM_SYNC);
+	u32 i, reserved = scaled(4000, 1000);
+	struct churn *c = churn_begin(test, reserved, CHM_SYNC);
 	unsigned long end = jiffies + 30 * HZ;
-	u32 i;
 
 	asked_for = 0;
 	insisted = 0;
-	kunit_activate_static_stub(test, chm_alloc, counting_alloc);
-	for (i = 0; i < 5 * c->n || (!asked_for && time_before(jiffies, end)); i++)
-		churn_once(c);
-	kunit_deactivate_static_stub(test, chm_alloc);
+	do {
+		/* To a table without room for many DEAD slots. */
+		KUNIT_ASSERT_EQ(test, chm_shrink(c->map, GFP_KERNEL), 0);
+		KUNIT_ASSERT_EQ(test, chm_reserve(c->map, reserved, GFP_KERNEL), 0);
+		kunit_activate_static_stub(test, chm_alloc, counting_alloc);
+		for (i = 0; i < 5 * c->n; i++)
+			churn_once(c);
+		kunit_deactivate_static_stub(test, chm_alloc);
+	} while (!asked_for && time_before(jiffies, end));
 	KUNIT_EXPECT_EQ(test, c->failed, 0);
 	KUNIT_EXPECT_GT(test, asked_for, 0);
 	KUNIT_EXPECT_EQ(test, insisted, 0);
@@ -1265,7 +1314,9 @@ static struct kunit_case chm_wear_cases[] = {
 	KUNIT_CASE(chm_wear_is_no_flood),
 	KUNIT_CASE(chm_wear_of_small_map_is_given_back),
 	KUNIT_CASE_PARAM(chm_wear_by_a_moment_of_flapping, moment_gen_params),
+	KUNIT_CASE(chm_wear_by_flapping_takes_one_table),
 	KUNIT_CASE(chm_wear_of_large_map_is_given_back),
+	KUNIT_CASE(chm_wear_of_fast_fill_is_given_back),
 	KUNIT_CASE(chm_wear_of_large_map_is_given_back_early),
 	KUNIT_CASE(chm_wear_of_draining_map_copies_little),
 	KUNIT_CASE(chm_wear_beside_reservation),

@@ -4514,6 +4514,148 @@ static struct plug *fill_and_plug(struct kunit *test, struct chm *map,
 	return plug_worker(test);
 }
 
+/* Growth is due, and the worker has not come: the table fits, and goes on to. */
+static void chm_shrink_when_growth_is_due(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug = fill_and_plug(test, map, 4000, 4000);
+	unsigned long flags, most, slots;
+	u64 key;
+
+	most = lock_table(map, &flags)->max_entries;
+	unlock_table(map, &flags);
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	for (key = 4000; key <= most; key++)
+		KUNIT_EXPECT_EQ(test, stuck_insert(map, key, GFP_ATOMIC), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	slots = stats_of(map).slots;
+	KUNIT_EXPECT_LE(test, 70 * slots, 100 * chm_count(map));
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, stats_of(map).slots, slots);
+	expect_sound(test, map);
+}
+
+/* What the worker has allocated for the table before does not replace it. */
+static void chm_shrink_beside_worker(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long n;
+
+	for (n = 20000; n < scaled(60000, 24000); n += 1000) {
+		chm_clear(map);
+		KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+		KUNIT_ASSERT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+		KUNIT_EXPECT_TRUE(test, settle(map));
+		KUNIT_EXPECT_LE(test, 70 * stats_of(map).slots, 100 * n);
+	}
+	expect_sound(test, map);
+}
+
+/*
+ * G7: one in 17 dies within a grace period, and the worker is busy.  What was promised
+ * can be inserted without memory.
+ */
+static void chm_reserve_for_atomic_callers(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long n = scaled(20000, 5000), i, failed = 0;
+	struct plug *plug = fill_and_plug(test, map, n, n);
+	u32 periods;
+	u64 key = 0;
+
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	for (periods = 0; periods < 12; periods++) {
+		for (i = 0; i < n / 17; i++, key = (key + 17) % n) {
+			remove_key(map, key);
+			failed += stuck_insert(map, key, GFP_ATOMIC) != 0;
+		}
+		synchronize_rcu();
+	}
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/* Home is chunk 0 or 1 of two, as the key says.  All others have good hashes. */
+#define AT_HOME(home, n)	(1ULL << 62 | (u64)(home) << 63 | (n))
+
+static u64 hash_as_told(const void *key, u64 seed)
+{
+	u64 k = *(const u64 *)key;
+
+	if (!(k & 1ULL << 62))
+		return k * CHM_GOLDEN;
+	return unmix((k & 1ULL << 63) | (k & 0x7f), seed);
+}
+
+static void sweep_by_writers(struct chm *map)
+{
+	u32 i;
+
+	for (i = 0; i < 4; i++) {
+		synchronize_rcu();
+		remove_key(map, AT_HOME(0, 50));
+	}
+}
+
+/*
+ * The only pair of its home lies in the other chunk, which is full, and much waits for
+ * readers: the table is half empty, and a replacement takes another one.
+ */
+static void chm_replace_stuck_in_small_table(struct kunit *test)
+{
+	struct chm_params p = u64_params;
+	struct plug *plug;
+	struct chm *map;
+	u64 key = AT_HOME(0, 7);
+	u32 i;
+
+	p.hash = hash_as_told;
+	map = test_map(test, &p);
+	/* More than CHM_RETIRED_MIN. */
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 1000, 100000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	chm_clear(map);
+	for (i = 0; i < 8; i++)
+		KUNIT_ASSERT_EQ(test, stuck_insert(map, AT_HOME(0, i), GFP_ATOMIC), 0);
+	for (i = 0; i < 7; i++)
+		KUNIT_ASSERT_EQ(test, remove_key(map, AT_HOME(0, i)), 0);
+	sweep_by_writers(map);
+	for (i = 0; i < 6; i++)
+		KUNIT_ASSERT_EQ(test, stuck_insert(map, AT_HOME(1, i), GFP_ATOMIC), 0);
+	sweep_by_writers(map);
+	KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &key, GFP_ATOMIC), 0);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 7);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+static void *small_alloc(u64 bytes, gfp_t gfp)
+{
+	return bytes > SZ_64K ? ERR_PTR(-ENOMEM) : __chm_alloc(bytes, gfp);
+}
+
+/* More than can be had in atomic context is promised to each table of the map. */
+static void chm_insert_atomic_below_minimum(struct kunit *test)
+{
+	struct chm_params p = u64_params;
+	struct chm *map;
+
+	p.min_entries = 100000;
+	map = test_map(test, &p);
+	kunit_activate_static_stub(test, chm_alloc, small_alloc);
+	KUNIT_EXPECT_EQ(test, stuck_insert(map, 0, GFP_ATOMIC), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 1, 1000), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_GE(test, stats_of(map).slots, p.min_entries);
+	expect_sound(test, map);
+}
+
 /* G11: what a write copies besides, so that the table is not full before all is. */
 static void chm_write_copies_little(struct kunit *test)
 {
@@ -5741,6 +5883,11 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_reseed_waits_for_readers),
 	KUNIT_CASE(chm_shrink_of_clones_by_two),
 	KUNIT_CASE(chm_reserve_before_shrinking),
+	KUNIT_CASE(chm_shrink_when_growth_is_due),
+	KUNIT_CASE(chm_shrink_beside_worker),
+	KUNIT_CASE(chm_reserve_for_atomic_callers),
+	KUNIT_CASE(chm_replace_stuck_in_small_table),
+	KUNIT_CASE(chm_insert_atomic_below_minimum),
 	KUNIT_CASE(chm_write_copies_little),
 	KUNIT_CASE(chm_insert_drives_what_it_waits_for),
 	KUNIT_CASE(chm_cells_are_merged_by_slot),

@@ -354,10 +354,15 @@ test_interrupted() {
 	writes reserve_too_much 'Cannot allocate memory' m/control \
 		'reserve 1000000000'
 	# 23 bytes a pair.  Nobody is to be killed for memory meanwhile.
-	writes reserve_all_there_is 'Cannot allocate memory' m/control \
-		"reserve $(awk '/^MemAvailable/ { printf "%d", $2 * 1024 / 23 }' /proc/meminfo)"
+	all=$(awk '/^MemAvailable/ { printf "%d", $2 * 1024 / 23 }' /proc/meminfo)
+	writes reserve_all_there_is 'Cannot allocate memory' m/control "reserve $all"
 	writes reserve_far_too_much "$ebig" m/control \
 		'reserve 18446744073709551615'
+	destroy m
+	create m key=8 value=8 "min=$all"
+	echo 'insert 1 1' >$chm/m/control
+	check first_table_is_small [ "$(stat_of m chunks)" -le 2 ]
+	writes reserve_the_minimum 'Cannot allocate memory' m/control 'reserve 1'
 	destroy m
 }
 
