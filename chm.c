@@ -1664,7 +1664,7 @@ static void chm_sweep(struct chm_table *t, u32 slots)
 
 /*
  * Poll when DEAD slots are many enough to matter; not at each write, while there is
- * room.  Where there is none, they matter earlier: what chm_reserve() promised (G7)
+ * room.  Where there is none, each of them matters: what chm_reserve() promised (G7)
  * leaves room for those of two grace periods, and no more.
  */
 static void chm_poll(const struct chm *map, struct chm_table *t)
@@ -1672,7 +1672,7 @@ static void chm_poll(const struct chm *map, struct chm_table *t)
 	unsigned long dead = chm_nr_dead(t);
 	bool room = map->entries + dead < t->max_entries;
 
-	if (dead <= chm_nr_slots(t) / (room ? 16 : 32) || map->p->drop)
+	if (dead <= (room ? chm_nr_slots(t) / 16 : 0) || map->p->drop)
 		return;
 	if (room && t->writes % CHM_POLL_EVERY && t->nr_chunks > CHM_FEW_CHUNKS)
 		return;
@@ -3011,24 +3011,49 @@ static __always_inline u64 chm_trigger(struct chm *map, bool allocates)
 	return chm_trigger_due(map, t, allocates);
 }
 
+/* A table that is due, and the one that it is for; that one may be gone by now. */
+struct chm_due {
+	u64	chunks;
+	u32	old_chunks;	/* 0: there was none */
+	u32	id;		/* 0: there was none */
+};
+
+static struct chm_due chm_due_for(const struct chm_table *t, u64 chunks)
+{
+	return (struct chm_due) {
+		.chunks = chunks,
+		.old_chunks = t ? t->nr_chunks : 0,
+		.id = t ? t->id : 0,
+	};
+}
+
+/* What is for another table than @due is not taken: it may be too small. */
+static int chm_begin_due(struct chm *map, const struct chm_due *due,
+			 struct chm_table *fresh, bool stuck)
+{
+	const struct chm_table *t = chm_table(map);
+
+	if ((t ? t->id : 0) != due->id)
+		return -EAGAIN;
+	return chm_begin(map, fresh, stuck);
+}
+
 /* Without direct reclaim; nor is kswapd woken up if the caller's @gfp forbids it. */
 static noinline void chm_begin_small(struct chm *map, u64 chunks, gfp_t gfp)
 {
 	struct chm_table *fresh;
 	unsigned long flags;
-	u32 old_chunks;
+	struct chm_due due;
 	int ret = -ENOMEM;
 
-	/* chm_begin() looks whether it still fits. */
 	rcu_read_lock();
-	old_chunks = rcu_dereference(map->tbl) ?
-		     rcu_dereference(map->tbl)->nr_chunks : 0;
+	due = chm_due_for(rcu_dereference(map->tbl), chunks);
 	rcu_read_unlock();
-	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks,
+	fresh = chm_table_build(map->p, map->ctx, chunks, due.old_chunks,
 				GFP_NOWAIT & gfp);
 	chm_lock(map, flags);
 	if (!IS_ERR(fresh) && chm_table(map))
-		ret = chm_begin(map, fresh, false);
+		ret = chm_begin_due(map, &due, fresh, false);
 	if (IS_ERR(fresh) && map->phase == CHM_IDLE) {
 		map->failed_allocs++;
 		chm_want(map);
@@ -3155,12 +3180,12 @@ EXPORT_SYMBOL_GPL(chm_found_no_room);
 #endif
 
 static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
-				bool block, u64 *chunks, u32 *old_chunks)
+				bool block, struct chm_due *due)
 {
 	struct chm_table *t = chm_table(map);
+	u64 chunks;
 
 	lockdep_assert_held(&map->lock);
-	*old_chunks = t ? t->nr_chunks : 0;
 	if (t && !chm_full(map, t, true) &&
 	    ((!op->too_far && !op->stuck) || op->id != t->id))
 		return CHM_GO_ON;
@@ -3168,21 +3193,20 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 		return CHM_DRIVE;
 	if (map->phase >= CHM_SETTLING)
 		return CHM_AWAIT;
-	if (!t) {
-		*chunks = chm_chunks_needed(map, 1);
-		return CHM_BUILD;
-	}
-	if (map->entries >= t->max_entries)
-		*chunks = chm_chunks_grown(map, t);
+	if (!t)
+		chunks = chm_chunks_needed(map, 1);
+	else if (map->entries >= t->max_entries)
+		chunks = chm_chunks_grown(map, t);
 	else if (map->claims && block && map->p->reclaim != CHM_SYNC)
 		return CHM_AWAIT;
 	else if (chm_full(map, t, true))
-		*chunks = chm_chunks_roomy(map, t);
+		chunks = chm_chunks_roomy(map, t);
 	else
-		*chunks = chm_chunks_same(map, t);
-	if (!chm_may_retire(map, t, chm_table_bytes(map->p, *chunks)) &&
+		chunks = chm_chunks_same(map, t);
+	if (t && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks)) &&
 	    (block || chm_retired_by_far(map, t)))
 		return CHM_AWAIT;
+	*due = chm_due_for(t, chunks);
 	return CHM_BUILD;
 }
 
@@ -3219,33 +3243,34 @@ static struct chm_table *chm_build_afford(const struct chm *map, u64 chunks,
  * A table of @chunks, or if memory is short of a little more than it takes, where that
  * is larger than the old one, or the first.
  */
-static struct chm_table *chm_build(const struct chm *map, u64 chunks,
-				   u32 old_chunks, u32 *failed, gfp_t gfp)
+static struct chm_table *chm_build(const struct chm *map, const struct chm_due *due,
+				   u32 *failed, gfp_t gfp)
 {
+	u32 old_chunks = due->old_chunks;
 	unsigned long entries = READ_ONCE(map->entries);
 	u64 fit = chm_chunks_for(map->p, max(entries + entries / 16 + 1,
 					     READ_ONCE(map->reserved)));
 	struct chm_table *fresh;
 
-	fresh = chm_build_afford(map, chunks, old_chunks, gfp);
+	fresh = chm_build_afford(map, due->chunks, old_chunks, gfp);
 	*failed = fresh == ERR_PTR(-ENOMEM);
-	if (*failed && (old_chunks ? fit > old_chunks : fit < chunks)) {
-		fresh = chm_build_afford(map, min(fit, chunks), old_chunks, gfp);
+	if (*failed && (old_chunks ? fit > old_chunks : fit < due->chunks)) {
+		fresh = chm_build_afford(map, min(fit, due->chunks), old_chunks, gfp);
 		*failed += fresh == ERR_PTR(-ENOMEM);
 	}
 	return fresh;
 }
 
 /* Return: 0, or an error if no table could be had. */
-static int chm_build_and_begin(struct chm *map, u64 chunks, u32 old_chunks,
-			       bool stuck, gfp_t gfp)
+static int chm_build_and_begin(struct chm *map, const struct chm_due *due, bool stuck,
+			       gfp_t gfp)
 {
 	struct chm_table *fresh;
 	unsigned long flags;
 	u32 failed;
 	int ret;
 
-	fresh = chm_build(map, chunks, old_chunks, &failed, gfp);
+	fresh = chm_build(map, due, &failed, gfp);
 	chm_lock(map, flags);
 	map->failed_allocs += failed;
 	if (IS_ERR(fresh)) {
@@ -3255,7 +3280,7 @@ static int chm_build_and_begin(struct chm *map, u64 chunks, u32 old_chunks,
 		    map->p->reclaim != CHM_SYNC)
 			chm_want(map);
 	} else {
-		ret = chm_begin(map, fresh, stuck);
+		ret = chm_begin_due(map, due, fresh, stuck);
 	}
 	chm_unlock(map, flags);
 	if (!ret || IS_ERR(fresh))
@@ -3309,11 +3334,10 @@ static bool chm_merge_now(struct chm *map)
 static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 {
 	bool block = gfpflags_allow_blocking(gfp) && !chm_in_worker();
-	u64 chunks = 0;
+	struct chm_due due;
 	unsigned long flags;
 	enum chm_way way;
 	bool settling;
-	u32 old_chunks;
 	int ret;
 
 	chm_lock(map, flags);
@@ -3321,7 +3345,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	if (!block || map->aborts != op->aborts)
 		op->attempts++;
 	op->aborts = map->aborts;
-	way = chm_way_out(map, op, block, &chunks, &old_chunks);
+	way = chm_way_out(map, op, block, &due);
 	settling = map->phase >= CHM_SETTLING;
 	chm_unlock(map, flags);
 	chm_found_no_room(map);
@@ -3347,7 +3371,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	case CHM_BUILD:
 		break;
 	}
-	ret = chm_build_and_begin(map, chunks, old_chunks, op->stuck,
+	ret = chm_build_and_begin(map, &due, op->stuck,
 				  op->too_far ? chm_optional(gfp) : gfp);
 	if (ret && op->too_far)
 		op->how |= CHM_ANYWHERE;
@@ -3613,7 +3637,8 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 	/* Nor, for a second, one that writers had to wait in: they need it all. */
 	if (*tidy && t->waited) {
 		t->waited = false;
-		chm_put_off(map, 1);
+		if (!chm_is_put_off(map))
+			chm_put_off(map, 1);
 	}
 	*again = CHM_LATER;
 	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
@@ -3642,7 +3667,7 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 	struct chm_table *fresh = NULL;
 	enum chm_turn again;
 	unsigned long flags;
-	u32 old_chunks = 0, id = 0;
+	struct chm_due due;
 	void *ctx;
 	bool tidy;
 	int ret = -ENOMEM;
@@ -3650,27 +3675,24 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
 	chunks = chm_turn_chunks(map, &tidy, &again);
-	if (chunks) {
-		old_chunks = chm_table(map)->nr_chunks;
-		id = chm_table(map)->id;
-	}
+	due = chm_due_for(chm_table(map), chunks);
 	p = map->p;
 	ctx = map->ctx;
 	chm_unlock_turn(map, worker, flags);
 	if (!chunks)
 		return again;
-	if (chm_can_afford(p, chunks, old_chunks, tidy))
-		fresh = chm_table_build(p, ctx, chunks, old_chunks,
+	if (chm_can_afford(p, chunks, due.old_chunks, tidy))
+		fresh = chm_table_build(p, ctx, chunks, due.old_chunks,
 					CHM_WORKER_GFP);
 	if (!chm_lock_turn(map, worker, &flags)) {
 		if (!IS_ERR_OR_NULL(fresh))
 			chm_table_free(fresh);
 		return CHM_GONE;
 	}
-	/* Another table is due by now, if any, where the old one was replaced. */
+	/* chm_shrink() may have found meanwhile that the old one fits. */
 	if (!IS_ERR_OR_NULL(fresh))
-		ret = chm_table(map) && chm_table(map)->id == id ?
-			chm_begin(map, fresh, false) : -EAGAIN;
+		ret = chm_table(map) && (tidy || chm_chunks_due(map, chm_table(map))) ?
+			chm_begin_due(map, &due, fresh, false) : -EAGAIN;
 	map->failed_allocs += ret == -ENOMEM;
 	if (tidy)
 		chm_put_off_tidying(map, start, ret == -ENOMEM);
@@ -4604,10 +4626,10 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
 }
 
 /*
- * Chunks of a table with the fresh seed that is due; 0: none is, or, if it is to be
- * @now, the active table can't be retired yet.
+ * Is a table with a fresh seed due?  Not if it is to be @now and the active table
+ * can't be retired yet.
  */
-static u64 chm_chunks_reseeded(struct chm *map, u32 *old_chunks, bool now)
+static bool chm_reseed_due(struct chm *map, struct chm_due *due, bool now)
 {
 	const struct chm_table *t;
 	unsigned long flags;
@@ -4617,8 +4639,8 @@ static u64 chm_chunks_reseeded(struct chm *map, u32 *old_chunks, bool now)
 	t = chm_table(map);
 	if (map->seeding && map->phase <= CHM_WANTED && t &&
 	    !(map->seed_failed && chm_is_put_off(map))) {
-		*old_chunks = t->nr_chunks;
 		chunks = chm_chunks_same(map, t);
+		*due = chm_due_for(t, chunks);
 		if (now && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
 			chunks = 0;
 	}
@@ -4629,13 +4651,13 @@ static u64 chm_chunks_reseeded(struct chm *map, u32 *old_chunks, bool now)
 /* An earlier table still waits for its readers: so does this writer, for a moment. */
 static void chm_await_budget(struct chm *map)
 {
-	u32 old_chunks;
+	struct chm_due due;
 
-	if (map->p->reclaim == CHM_SYNC || !chm_chunks_reseeded(map, &old_chunks, false))
+	if (map->p->reclaim == CHM_SYNC || !chm_reseed_due(map, &due, false))
 		return;
 	wait_var_event_timeout(map,
-			       chm_chunks_reseeded(map, &old_chunks, true) ||
-			       !chm_chunks_reseeded(map, &old_chunks, false),
+			       chm_reseed_due(map, &due, true) ||
+			       !chm_reseed_due(map, &due, false),
 			       HZ / 10 + 1);
 }
 
@@ -4660,17 +4682,14 @@ static bool chm_flooded_midway(struct chm *map, u32 due)
 static noinline void chm_reseed_now(struct chm *map, u32 due, gfp_t gfp)
 {
 	unsigned long flags;
-	u32 old_chunks;
-	u64 chunks;
+	struct chm_due table;
 
 	if (chm_flooded_midway(map, due))
 		chm_drive(map, U32_MAX, true);
 	chm_await_budget(map);
-	chunks = chm_chunks_reseeded(map, &old_chunks, true);
-	if (!chunks)
+	if (!chm_reseed_due(map, &table, true))
 		return;
-	if (!chm_build_and_begin(map, chunks, old_chunks, false,
-				 chm_optional(gfp))) {
+	if (!chm_build_and_begin(map, &table, false, chm_optional(gfp))) {
 		chm_drive(map, U32_MAX, true);
 		return;
 	}
@@ -5069,24 +5088,30 @@ static bool chm_cells_final(struct chm *map, const struct chm_table *t)
 	return final;
 }
 
+/* As the worker does it, which waits for this caller, or has to see to other maps. */
+static void chm_merge_by_caller(struct chm *map)
+{
+	unsigned long flags;
+
+	chm_turn_merge(map, false);
+	/* Not chm_turn_retired(): this may be the drop() of one of them. */
+	chm_lock(map, flags);
+	if (map->retired)
+		chm_merge_retired(map);
+	chm_unlock(map, flags);
+	cond_resched();
+}
+
 /* Wait until readers and the migration are done with the cells of @t. */
 static void chm_await_cells(struct chm *map, const struct chm_table *t)
 {
 	bool worker = map->p->reclaim != CHM_SYNC && !chm_in_worker();
-	unsigned long flags;
 
 	chm_wait_for_readers(map);
 	if (worker)
 		wait_var_event(map, chm_cells_final(map, t));
-	while (!chm_cells_final(map, t)) {
-		chm_turn_merge(map, false);
-		/* Not chm_turn_retired(): this may be the drop() of one of them. */
-		chm_lock(map, flags);
-		if (map->retired)
-			chm_merge_retired(map);
-		chm_unlock(map, flags);
-		cond_resched();
-	}
+	while (!chm_cells_final(map, t))
+		chm_merge_by_caller(map);
 }
 
 /* The counters of takers are small.  One too many waits until others are through. */
@@ -5115,6 +5140,7 @@ static int chm_take_cell(struct chm *map, struct chm_op *op, void *value)
 	while (!chm_pins_left(map)) {
 		chm_unlock(map, flags);
 		chm_wait_for_readers(map);
+		chm_merge_by_caller(map);
 		chm_lock(map, flags);
 	}
 	ret = chm_try_erase(map, op, &at, &t);
@@ -5402,9 +5428,14 @@ static u64 chm_try_shrink(struct chm *map, bool again)
 	if (again)
 		kept += kept / 8;
 	fit = chm_chunks_for(map->p, max(kept, map->p->min_entries));
-	/* Where growth is due, a table that fits is larger. */
+	/* The table is too large; or too small, and a growth by more is due. */
+	if (kept && (fit < t->nr_chunks || map->entries > t->max_entries))
+		return fit;
+	/* It fits: nobody asks for more before it is full. */
+	if (kept && t->ask_entries < map->entries)
+		t->ask_entries = t->max_entries;
 	if (kept)
-		return fit < t->nr_chunks || map->entries > t->max_entries ? fit : 0;
+		return 0;
 	/* Too many tables wait for their readers: so does chm_move(). */
 	if (!chm_may_retire(map, t, 0))
 		return fit;

@@ -1411,10 +1411,10 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value);
  * long as no more than @n / 8 pairs were removed or replaced within the last
  * two grace periods.  That limit is for a max_load of 80.  It is @n / 18 for
  * 90, and @n / 38 for 95.  A grace period here is what synchronize_rcu() waits
- * for: up to two of RCU's own, if one follows the other.  In maps with @drop a
- * slot must also wait for its drop() to be called, and the worker may be busy
- * with the drop() of another map.  The reservation lasts until chm_shrink() or
- * the next chm_reserve().
+ * for: up to two of RCU's own, if one follows the other.  While the worker is
+ * busy with the drop() of another map, count as well what was removed since the
+ * grace period before; in maps with @drop, whatever was not dropped yet.  The
+ * reservation lasts until chm_shrink() or the next chm_reserve().
  *
  * Context: Process context, outside RCU readers.  May wait for a grace period.
  * Return:

@@ -4537,6 +4537,23 @@ static void chm_shrink_when_growth_is_due(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Growth is asked for early, but not in a table that chm_shrink() has found to fit. */
+static void chm_shrink_of_what_fits(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long slots;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 4000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 4000), 0);
+	slots = stats_of(map).slots;
+	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, remove_key(map, 0), 0);
+	KUNIT_EXPECT_EQ(test, stuck_insert(map, 0, GFP_KERNEL), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, stats_of(map).slots, slots);
+	expect_sound(test, map);
+}
+
 /* What the worker has allocated for the table before does not replace it. */
 static void chm_shrink_beside_worker(struct kunit *test)
 {
@@ -4622,6 +4639,7 @@ static void chm_replace_stuck_in_small_table(struct kunit *test)
 	chm_clear(map);
 	for (i = 0; i < 8; i++)
 		KUNIT_ASSERT_EQ(test, stuck_insert(map, AT_HOME(0, i), GFP_ATOMIC), 0);
+	KUNIT_ASSERT_EQ(test, stats_of(map).chunks, 2);
 	for (i = 0; i < 7; i++)
 		KUNIT_ASSERT_EQ(test, remove_key(map, AT_HOME(0, i)), 0);
 	sweep_by_writers(map);
@@ -4653,6 +4671,32 @@ static void chm_insert_atomic_below_minimum(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 1, 1000), 0);
 	KUNIT_EXPECT_TRUE(test, settle(map));
 	KUNIT_EXPECT_GE(test, stats_of(map).slots, p.min_entries);
+	expect_sound(test, map);
+}
+
+/* Another writer has the first table allocated; for this one there is a small one. */
+static void small_found_no_room(struct chm *map)
+{
+	struct kunit *test = kunit_get_current_test();
+
+	kunit_deactivate_static_stub(test, chm_found_no_room);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 2000, 2005), 0);
+	kunit_activate_static_stub(test, chm_alloc, small_alloc);
+}
+
+static void chm_insert_meets_larger_table(struct kunit *test)
+{
+	struct chm_params p = u64_params;
+	struct chm *map;
+
+	p.min_entries = 100000;
+	map = test_map(test, &p);
+	kunit_activate_static_stub(test, chm_found_no_room, small_found_no_room);
+	KUNIT_EXPECT_EQ(test, stuck_insert(map, 1, GFP_ATOMIC), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_GE(test, stats_of(map).slots, p.min_entries);
+	KUNIT_EXPECT_EQ(test, chm_count(map), 6);
 	expect_sound(test, map);
 }
 
@@ -5884,10 +5928,12 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_shrink_of_clones_by_two),
 	KUNIT_CASE(chm_reserve_before_shrinking),
 	KUNIT_CASE(chm_shrink_when_growth_is_due),
+	KUNIT_CASE(chm_shrink_of_what_fits),
 	KUNIT_CASE(chm_shrink_beside_worker),
 	KUNIT_CASE(chm_reserve_for_atomic_callers),
 	KUNIT_CASE(chm_replace_stuck_in_small_table),
 	KUNIT_CASE(chm_insert_atomic_below_minimum),
+	KUNIT_CASE(chm_insert_meets_larger_table),
 	KUNIT_CASE(chm_write_copies_little),
 	KUNIT_CASE(chm_insert_drives_what_it_waits_for),
 	KUNIT_CASE(chm_cells_are_merged_by_slot),
