@@ -219,7 +219,7 @@ struct chm_op {
 	long		amount;
 	bool		too_far;	/* the room that there is */
 	bool		stuck;		/* there is no slot on its path */
-	u32		id;		/* of the table where that is so */
+	u32		id;		/* of the table that was tried */
 	unsigned int	tries;		/* to find room that is nearer */
 	unsigned int	attempts;	/* to make room */
 	u16		aborts;		/* of the map, at the last one */
@@ -3012,28 +3012,28 @@ static __always_inline u64 chm_trigger(struct chm *map, bool allocates)
 }
 
 /* A table that is due, and the one that it is for; that one may be gone by now. */
-struct chm_due {
+struct chm_plan {
 	u64	chunks;
 	u32	old_chunks;	/* 0: there was none */
 	u32	id;		/* 0: there was none */
 };
 
-static struct chm_due chm_due_for(const struct chm_table *t, u64 chunks)
+static struct chm_plan chm_plan_for(const struct chm_table *t, u64 chunks)
 {
-	return (struct chm_due) {
+	return (struct chm_plan) {
 		.chunks = chunks,
 		.old_chunks = t ? t->nr_chunks : 0,
 		.id = t ? t->id : 0,
 	};
 }
 
-/* What is for another table than @due is not taken: it may be too small. */
-static int chm_begin_due(struct chm *map, const struct chm_due *due,
-			 struct chm_table *fresh, bool stuck)
+/* What was made for another table is not taken: it may be too small. */
+static int chm_begin_planned(struct chm *map, const struct chm_plan *plan,
+			     struct chm_table *fresh, bool stuck)
 {
 	const struct chm_table *t = chm_table(map);
 
-	if ((t ? t->id : 0) != due->id)
+	if ((t ? t->id : 0) != plan->id)
 		return -EAGAIN;
 	return chm_begin(map, fresh, stuck);
 }
@@ -3043,17 +3043,17 @@ static noinline void chm_begin_small(struct chm *map, u64 chunks, gfp_t gfp)
 {
 	struct chm_table *fresh;
 	unsigned long flags;
-	struct chm_due due;
+	struct chm_plan plan;
 	int ret = -ENOMEM;
 
 	rcu_read_lock();
-	due = chm_due_for(rcu_dereference(map->tbl), chunks);
+	plan = chm_plan_for(rcu_dereference(map->tbl), chunks);
 	rcu_read_unlock();
-	fresh = chm_table_build(map->p, map->ctx, chunks, due.old_chunks,
+	fresh = chm_table_build(map->p, map->ctx, chunks, plan.old_chunks,
 				GFP_NOWAIT & gfp);
 	chm_lock(map, flags);
 	if (!IS_ERR(fresh) && chm_table(map))
-		ret = chm_begin_due(map, &due, fresh, false);
+		ret = chm_begin_planned(map, &plan, fresh, false);
 	if (IS_ERR(fresh) && map->phase == CHM_IDLE) {
 		map->failed_allocs++;
 		chm_want(map);
@@ -3180,7 +3180,7 @@ EXPORT_SYMBOL_GPL(chm_found_no_room);
 #endif
 
 static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
-				bool block, struct chm_due *due)
+				bool block, struct chm_plan *plan)
 {
 	struct chm_table *t = chm_table(map);
 	u64 chunks;
@@ -3206,7 +3206,7 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 	if (t && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks)) &&
 	    (block || chm_retired_by_far(map, t)))
 		return CHM_AWAIT;
-	*due = chm_due_for(t, chunks);
+	*plan = chm_plan_for(t, chunks);
 	return CHM_BUILD;
 }
 
@@ -3214,55 +3214,54 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
  * Not if the table would take most of the memory that is left; @tidy: half of it.  To
  * try would take all of it for a while, and have others killed for memory.
  */
-static bool chm_can_afford(const struct chm_params *p, u64 chunks, u32 old_chunks,
+static bool chm_can_afford(const struct chm_params *p, const struct chm_plan *plan,
 			   bool tidy)
 {
-	u64 bytes = chm_table_bytes(p, chunks);
+	u64 bytes = chm_table_bytes(p, plan->chunks);
 	long available;
 
 	if (chm_takes_snapshots(p))
-		bytes += chm_snapshot_bytes(p, old_chunks);
+		bytes += chm_snapshot_bytes(p, plan->old_chunks);
 	if (bytes <= CHM_MIDDLING && !tidy)
 		return true;
 	available = si_mem_available();
 	return (s64)(bytes >> PAGE_SHIFT) <= available - available / (tidy ? 2 : 8);
 }
 
-static struct chm_table *chm_build_afford(const struct chm *map, u64 chunks,
-					  u32 old_chunks, gfp_t gfp)
+static struct chm_table *chm_build_afford(const struct chm *map,
+					  const struct chm_plan *plan, gfp_t gfp)
 {
 	/* Beyond all limits chm_table_build() says so. */
-	if (chunks <= CHM_MAX_CHUNKS &&
-	    !chm_can_afford(map->p, chunks, old_chunks, false))
+	if (plan->chunks <= CHM_MAX_CHUNKS && !chm_can_afford(map->p, plan, false))
 		return ERR_PTR(-ENOMEM);
-	return chm_table_build(map->p, map->ctx, chunks, old_chunks,
-			       old_chunks ? chm_optional(gfp) : gfp);
+	return chm_table_build(map->p, map->ctx, plan->chunks, plan->old_chunks,
+			       plan->old_chunks ? chm_optional(gfp) : gfp);
 }
 
 /*
- * A table of @chunks, or if memory is short of a little more than it takes, where that
+ * A table as planned, or if memory is short of a little more than it takes, where that
  * is larger than the old one, or the first.
  */
-static struct chm_table *chm_build(const struct chm *map, const struct chm_due *due,
+static struct chm_table *chm_build(const struct chm *map, struct chm_plan plan,
 				   u32 *failed, gfp_t gfp)
 {
-	u32 old_chunks = due->old_chunks;
 	unsigned long entries = READ_ONCE(map->entries);
 	u64 fit = chm_chunks_for(map->p, max(entries + entries / 16 + 1,
 					     READ_ONCE(map->reserved)));
 	struct chm_table *fresh;
 
-	fresh = chm_build_afford(map, due->chunks, old_chunks, gfp);
+	fresh = chm_build_afford(map, &plan, gfp);
 	*failed = fresh == ERR_PTR(-ENOMEM);
-	if (*failed && (old_chunks ? fit > old_chunks : fit < due->chunks)) {
-		fresh = chm_build_afford(map, min(fit, due->chunks), old_chunks, gfp);
+	if (*failed && (plan.old_chunks ? fit > plan.old_chunks : fit < plan.chunks)) {
+		plan.chunks = min(fit, plan.chunks);
+		fresh = chm_build_afford(map, &plan, gfp);
 		*failed += fresh == ERR_PTR(-ENOMEM);
 	}
 	return fresh;
 }
 
 /* Return: 0, or an error if no table could be had. */
-static int chm_build_and_begin(struct chm *map, const struct chm_due *due, bool stuck,
+static int chm_build_and_begin(struct chm *map, const struct chm_plan *plan, bool stuck,
 			       gfp_t gfp)
 {
 	struct chm_table *fresh;
@@ -3270,7 +3269,7 @@ static int chm_build_and_begin(struct chm *map, const struct chm_due *due, bool 
 	u32 failed;
 	int ret;
 
-	fresh = chm_build(map, due, &failed, gfp);
+	fresh = chm_build(map, *plan, &failed, gfp);
 	chm_lock(map, flags);
 	map->failed_allocs += failed;
 	if (IS_ERR(fresh)) {
@@ -3280,7 +3279,7 @@ static int chm_build_and_begin(struct chm *map, const struct chm_due *due, bool 
 		    map->p->reclaim != CHM_SYNC)
 			chm_want(map);
 	} else {
-		ret = chm_begin_due(map, due, fresh, stuck);
+		ret = chm_begin_planned(map, plan, fresh, stuck);
 	}
 	chm_unlock(map, flags);
 	if (!ret || IS_ERR(fresh))
@@ -3334,7 +3333,7 @@ static bool chm_merge_now(struct chm *map)
 static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 {
 	bool block = gfpflags_allow_blocking(gfp) && !chm_in_worker();
-	struct chm_due due;
+	struct chm_plan plan;
 	unsigned long flags;
 	enum chm_way way;
 	bool settling;
@@ -3345,7 +3344,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	if (!block || map->aborts != op->aborts)
 		op->attempts++;
 	op->aborts = map->aborts;
-	way = chm_way_out(map, op, block, &due);
+	way = chm_way_out(map, op, block, &plan);
 	settling = map->phase >= CHM_SETTLING;
 	chm_unlock(map, flags);
 	chm_found_no_room(map);
@@ -3371,7 +3370,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	case CHM_BUILD:
 		break;
 	}
-	ret = chm_build_and_begin(map, &due, op->stuck,
+	ret = chm_build_and_begin(map, &plan, op->stuck,
 				  op->too_far ? chm_optional(gfp) : gfp);
 	if (ret && op->too_far)
 		op->how |= CHM_ANYWHERE;
@@ -3662,27 +3661,26 @@ static void chm_put_off_tidying(struct chm *map, u64 start, bool failed)
 /* Look for the memory that is wanted, or that would make the map tidy. */
 static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 {
-	u64 start = ktime_get_ns(), chunks;
+	u64 start = ktime_get_ns();
 	const struct chm_params *p;
 	struct chm_table *fresh = NULL;
 	enum chm_turn again;
 	unsigned long flags;
-	struct chm_due due;
+	struct chm_plan plan;
 	void *ctx;
 	bool tidy;
 	int ret = -ENOMEM;
 
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
-	chunks = chm_turn_chunks(map, &tidy, &again);
-	due = chm_due_for(chm_table(map), chunks);
+	plan = chm_plan_for(chm_table(map), chm_turn_chunks(map, &tidy, &again));
 	p = map->p;
 	ctx = map->ctx;
 	chm_unlock_turn(map, worker, flags);
-	if (!chunks)
+	if (!plan.chunks)
 		return again;
-	if (chm_can_afford(p, chunks, due.old_chunks, tidy))
-		fresh = chm_table_build(p, ctx, chunks, due.old_chunks,
+	if (chm_can_afford(p, &plan, tidy))
+		fresh = chm_table_build(p, ctx, plan.chunks, plan.old_chunks,
 					CHM_WORKER_GFP);
 	if (!chm_lock_turn(map, worker, &flags)) {
 		if (!IS_ERR_OR_NULL(fresh))
@@ -3692,7 +3690,7 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 	/* chm_shrink() may have found meanwhile that the old one fits. */
 	if (!IS_ERR_OR_NULL(fresh))
 		ret = chm_table(map) && (tidy || chm_chunks_due(map, chm_table(map))) ?
-			chm_begin_due(map, &due, fresh, false) : -EAGAIN;
+			chm_begin_planned(map, &plan, fresh, false) : -EAGAIN;
 	map->failed_allocs += ret == -ENOMEM;
 	if (tidy)
 		chm_put_off_tidying(map, start, ret == -ENOMEM);
@@ -4629,35 +4627,35 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
  * Is a table with a fresh seed due?  Not if it is to be @now and the active table
  * can't be retired yet.
  */
-static bool chm_reseed_due(struct chm *map, struct chm_due *due, bool now)
+static bool chm_reseed_due(struct chm *map, struct chm_plan *plan, bool now)
 {
 	const struct chm_table *t;
 	unsigned long flags;
-	u64 chunks = 0;
+	bool due;
 
 	chm_lock(map, flags);
 	t = chm_table(map);
-	if (map->seeding && map->phase <= CHM_WANTED && t &&
-	    !(map->seed_failed && chm_is_put_off(map))) {
-		chunks = chm_chunks_same(map, t);
-		*due = chm_due_for(t, chunks);
-		if (now && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
-			chunks = 0;
+	due = map->seeding && map->phase <= CHM_WANTED && t &&
+	      !(map->seed_failed && chm_is_put_off(map));
+	if (due) {
+		*plan = chm_plan_for(t, chm_chunks_same(map, t));
+		due = !now || chm_may_retire(map, t, chm_table_bytes(map->p,
+								     plan->chunks));
 	}
 	chm_unlock(map, flags);
-	return chunks;
+	return due;
 }
 
 /* An earlier table still waits for its readers: so does this writer, for a moment. */
 static void chm_await_budget(struct chm *map)
 {
-	struct chm_due due;
+	struct chm_plan plan;
 
-	if (map->p->reclaim == CHM_SYNC || !chm_reseed_due(map, &due, false))
+	if (map->p->reclaim == CHM_SYNC || !chm_reseed_due(map, &plan, false))
 		return;
 	wait_var_event_timeout(map,
-			       chm_reseed_due(map, &due, true) ||
-			       !chm_reseed_due(map, &due, false),
+			       chm_reseed_due(map, &plan, true) ||
+			       !chm_reseed_due(map, &plan, false),
 			       HZ / 10 + 1);
 }
 
@@ -4682,14 +4680,14 @@ static bool chm_flooded_midway(struct chm *map, u32 due)
 static noinline void chm_reseed_now(struct chm *map, u32 due, gfp_t gfp)
 {
 	unsigned long flags;
-	struct chm_due table;
+	struct chm_plan plan;
 
 	if (chm_flooded_midway(map, due))
 		chm_drive(map, U32_MAX, true);
 	chm_await_budget(map);
-	if (!chm_reseed_due(map, &table, true))
+	if (!chm_reseed_due(map, &plan, true))
 		return;
-	if (!chm_build_and_begin(map, &table, false, chm_optional(gfp))) {
+	if (!chm_build_and_begin(map, &plan, false, chm_optional(gfp))) {
 		chm_drive(map, U32_MAX, true);
 		return;
 	}
@@ -5284,18 +5282,18 @@ static bool chm_clear_at_once(struct chm *map)
 {
 	struct chm_table *fresh = NULL;
 	unsigned long flags;
+	struct chm_plan plan;
 	bool done, crowd;
-	u64 chunks;
 
 	chm_lock(map, flags);
-	chunks = chm_chunks_needed(map, 0);
+	plan = chm_plan_for(NULL, chm_chunks_needed(map, 0));
 	crowd = chm_table(map) && chm_retired_by_far(map, chm_table(map));
 	chm_unlock(map, flags);
 	if (crowd)
 		return false;
 	if ((READ_ONCE(map->reserved) || map->p->min_entries) &&
-	    chm_can_afford(map->p, chunks, 0, false))
-		fresh = chm_table_build(map->p, map->ctx, chunks, 0,
+	    chm_can_afford(map->p, &plan, false))
+		fresh = chm_table_build(map->p, map->ctx, plan.chunks, 0,
 					chm_clear_gfp());
 	if (IS_ERR(fresh))
 		fresh = NULL;
@@ -5428,14 +5426,15 @@ static u64 chm_try_shrink(struct chm *map, bool again)
 	if (again)
 		kept += kept / 8;
 	fit = chm_chunks_for(map->p, max(kept, map->p->min_entries));
-	/* The table is too large; or too small, and a growth by more is due. */
-	if (kept && (fit < t->nr_chunks || map->entries > t->max_entries))
-		return fit;
-	/* It fits: nobody asks for more before it is full. */
-	if (kept && t->ask_entries < map->entries)
-		t->ask_entries = t->max_entries;
-	if (kept)
+	if (kept) {
+		/* The table is too large; or too small, and a growth by more is due. */
+		if (fit < t->nr_chunks || map->entries > t->max_entries)
+			return fit;
+		/* It fits: nobody asks for more before it is full. */
+		if (t->ask_entries < map->entries)
+			t->ask_entries = t->max_entries;
 		return 0;
+	}
 	/* Too many tables wait for their readers: so does chm_move(). */
 	if (!chm_may_retire(map, t, 0))
 		return fit;
@@ -6940,21 +6939,20 @@ static int chm_command_move(struct chm *map, bool larger)
 	chm_enter(map);
 	do {
 		const struct chm_table *t;
+		struct chm_plan plan;
 		unsigned long flags;
 		u64 chunks = 0;
-		u32 old = 0;
 
 		chm_lock(map, flags);
 		t = chm_table(map);
 		if (t)
-			old = t->nr_chunks;
-		if (t)
 			chunks = larger ? chm_chunks_grown(map, t) :
 					  chm_chunks_same(map, t);
+		plan = chm_plan_for(t, chunks);
 		chm_unlock(map, flags);
 		if (!chunks)
 			ret = -ENODATA;
-		else if (!chm_can_afford(map->p, chunks, old, false))
+		else if (!chm_can_afford(map->p, &plan, false))
 			ret = -ENOMEM;
 		else
 			ret = chm_move(map, chunks, CHM_DEBUGFS_GFP);
@@ -6986,18 +6984,15 @@ static int chm_command_shrink(struct chm *map, int argc, char **argv)
 /* Of a table that is beyond all limits, chm_reserve() says so. */
 static bool chm_can_reserve(struct chm *map, unsigned long n)
 {
-	const struct chm_table *t;
+	struct chm_plan plan;
 	unsigned long flags;
-	u32 old_chunks;
-	u64 chunks;
 
 	chm_lock(map, flags);
-	t = chm_table(map);
-	old_chunks = t ? t->nr_chunks : 0;
-	chunks = chm_chunks_needed(map, max(n, map->entries));
+	plan = chm_plan_for(chm_table(map),
+			    chm_chunks_needed(map, max(n, map->entries)));
 	chm_unlock(map, flags);
-	return chunks <= old_chunks || chunks > CHM_MAX_CHUNKS ||
-	       chm_can_afford(map->p, chunks, old_chunks, false);
+	return plan.chunks <= plan.old_chunks || plan.chunks > CHM_MAX_CHUNKS ||
+	       chm_can_afford(map->p, &plan, false);
 }
 
 static int chm_command_reserve(struct chm *map, int argc, char **argv)
