@@ -1581,7 +1581,8 @@ static void chm_clear_takes_constant_time(struct kunit *test)
 	unsigned long n = rush_size();
 	u32 i;
 
-	for (i = 0; i < 3; i++) {
+	/* A busy host may disturb some rounds, not all. */
+	for (i = 0; i < 3 || (i < 20 && clear >= div_u64(walk, 8)); i++) {
 		KUNIT_EXPECT_EQ(test, insert_keys(map, 0, n), 0);
 		walk = min(walk, walk_ns(test, map, n));
 		start = now_ns();
