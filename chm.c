@@ -2479,7 +2479,6 @@ static void chm_swap_tables(struct chm *map)
 	map->next = NULL;
 	chm_set_phase(map, CHM_IDLE);
 	fresh->migrated_ns = ktime_get_ns() - fresh->migrated_ns;
-	fresh->roomy |= old->roomy && old->nr_chunks == fresh->nr_chunks;
 	fresh->waited |= old->waited;
 	/* With the seed that it had before, paths go on to be long. */
 	if (fresh->fresh)
@@ -2736,17 +2735,31 @@ static u64 chm_chunks_within_budget(const struct chm *map,
 static u64 chm_chunks_usual(const struct chm_params *p, const struct chm_table *t)
 {
 	u32 growth = p->growth ?: chm_bytes(t) <= CHM_SMALL ? 200 : 140;
+	u64 usual;
 
 	/* Cells take a grace period longer. */
 	if (p->class == CHM_CELL)
 		growth = max(growth, chm_bytes(t) <= CHM_SMALL ? 400U : 200U);
-	return div_u64((u64)t->nr_chunks * growth + 99, 100);
+	usual = div_u64((u64)t->nr_chunks * growth + 99, 100);
+	return chm_chunks_filling(p, min(usual, CHM_MAX_CHUNKS));
+}
+
+/* Has @t room for all pairs that may ever come? */
+static bool chm_is_largest(const struct chm_params *p, const struct chm_table *t)
+{
+	return p->max_entries && p->max_entries <= t->max_entries;
+}
+
+/* No larger than all pairs that may come take. */
+static u64 chm_chunks_at_most(const struct chm_params *p, u64 chunks)
+{
+	return p->max_entries ? min(chunks, chm_chunks_for(p, p->max_entries)) : chunks;
 }
 
 static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
 {
 	const struct chm_params *p = map->p;
-	u64 grown = chm_chunks_usual(p, t);
+	u64 grown = chm_chunks_at_most(p, chm_chunks_usual(p, t));
 
 	/*
 	 * Where pairs come so fast that earlier tables still wait for their readers:
@@ -2754,7 +2767,7 @@ static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
 	 */
 	if (!chm_may_retire(map, t, chm_table_bytes(p, grown)))
 		grown = clamp_t(u64, chm_chunks_within_budget(map, t), grown,
-				4ULL * t->nr_chunks);
+				max(4ULL * t->nr_chunks, grown));
 	return max(chm_chunks_filling(p, min(grown, CHM_MAX_CHUNKS)),
 		   chm_chunks_needed(map, map->entries + 1));
 }
@@ -2773,6 +2786,16 @@ static u64 chm_chunks_roomy(const struct chm *map, const struct chm_table *t)
 					   t->stride));
 
 	return max(needed, min(roomy, most));
+}
+
+/* Chunks for the pairs and some more, as after a growth. */
+static u64 chm_chunks_ample(const struct chm *map)
+{
+	const struct chm_params *p = map->p;
+	u64 ample = div_u64((u64)map->entries * (p->growth ?: 140), 100);
+
+	return max(chm_chunks_needed(map, map->entries),
+		   chm_chunks_at_most(p, chm_chunks_for(p, ample)));
 }
 
 /*
@@ -2814,12 +2837,14 @@ static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
 /* Has the map more pairs than this table is for, or will it soon? */
 static bool chm_outgrown(const struct chm *map, const struct chm_table *t)
 {
-	if (map->p->max_entries && map->entries >= map->p->max_entries)
+	const struct chm_params *p = map->p;
+
+	if (chm_is_largest(p, t) || (p->max_entries && map->entries >= p->max_entries))
 		return false;
 	/* Its writers grow it, when it is full. */
-	if (map->p->reclaim == CHM_SYNC)
+	if (p->reclaim == CHM_SYNC)
 		return false;
-	return map->entries > max(chm_ask(map, t), map->reserved) ||
+	return map->entries > max3(chm_ask(map, t), map->reserved, p->min_entries) ||
 	       map->entries > t->max_entries;
 }
 
@@ -2887,9 +2912,7 @@ static void chm_seed_table(struct chm *map, struct chm_table *fresh)
 static bool chm_rushed(const struct chm *map, const struct chm_table *t,
 		       const struct chm_table *fresh)
 {
-	u64 usual = min(chm_chunks_usual(map->p, t), CHM_MAX_CHUNKS);
-
-	return fresh->nr_chunks > max(chm_chunks_filling(map->p, usual),
+	return fresh->nr_chunks > max(chm_chunks_usual(map->p, t),
 				      chm_chunks_needed(map, map->entries + 1));
 }
 
@@ -2922,17 +2945,19 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 	chm_set_phase(map, CHM_IDLE);
 	map->clone_failed = false;
 	map->seed_failed = false;
+	/* Made to fit: nobody asks for more before it is full. */
+	if (fresh->ask_entries < max(map->entries, map->p->min_entries) ||
+	    chm_is_largest(map->p, fresh))
+		fresh->ask_entries = fresh->max_entries;
 	if (!t) {
 		chm_publish(map, fresh);
 		return 0;
 	}
 	if (chm_pending(fresh))
 		chm_pending(fresh)->from = t;
-	/* Made to fit: nobody asks for more before it is full. */
-	if (fresh->ask_entries < map->entries)
-		fresh->ask_entries = fresh->max_entries;
 	/* The DEAD slots that it is so large for may be EMPTY by now. */
-	fresh->roomy = fresh->nr_chunks > t->nr_chunks &&
+	fresh->roomy = (fresh->nr_chunks > t->nr_chunks ||
+			(t->roomy && fresh->nr_chunks > chm_chunks_ample(map))) &&
 		       !chm_outgrown(map, t) &&
 		       (map->p->reclaim != CHM_SYNC ||
 			map->entries < t->max_entries);
@@ -2968,52 +2993,9 @@ static __always_inline bool chm_at_ease(const struct chm *map,
 	       !map->seeding && !t->far_gone && !chm_restless;
 }
 
-static noinline u64 chm_trigger_due(struct chm *map, struct chm_table *t,
-				    bool allocates)
-{
-	u64 chunks, bytes;
-
-	if (t->look_later) {
-		t->look_later--;
-		return 0;
-	}
-	chunks = chm_chunks_due(map, t);
-	if (!chunks || (map->clone_failed && chm_is_put_off(map)))
-		return 0;
-	bytes = chm_table_bytes(map->p, chunks);
-	/* Looking is not cheap, and a table is to be freed first. */
-	if (!chm_may_retire(map, t, bytes)) {
-		t->look_later = min(t->nr_chunks / 32, (u32)U8_MAX);
-		return 0;
-	}
-	/* Its writers see to room themselves; the worker, to all else. */
-	if (map->p->reclaim == CHM_SYNC) {
-		chm_call_worker(map);
-		return 0;
-	}
-	if (bytes <= CHM_SMALL && allocates)
-		return chunks;
-	chm_want(map);
-	return 0;
-}
-
-/*
- * Is something due?  Called at the end of every write: by level, not by edge, so
- * that no wake-up can be lost.  Return: chunks of a table that the caller shall
- * allocate for chm_begin_small(), without the lock; else 0.
- */
-static __always_inline u64 chm_trigger(struct chm *map, bool allocates)
-{
-	struct chm_table *t = chm_table(map);
-
-	if (!t || map->phase != CHM_IDLE || likely(chm_at_ease(map, t)))
-		return 0;
-	return chm_trigger_due(map, t, allocates);
-}
-
 /* A table that is due, and the one that it is for; that one may be gone by now. */
 struct chm_plan {
-	u64	chunks;
+	u64	chunks;		/* 0: none is due */
 	u32	old_chunks;	/* 0: there was none */
 	u32	id;		/* 0: there was none */
 };
@@ -3027,29 +3009,72 @@ static struct chm_plan chm_plan_for(const struct chm_table *t, u64 chunks)
 	};
 }
 
-/* What was made for another table is not taken: it may be too small. */
-static int chm_begin_planned(struct chm *map, const struct chm_plan *plan,
-			     struct chm_table *fresh, bool stuck)
+/* What was planned for another table is not done: it may be too small, or too large. */
+static bool chm_is_current(const struct chm *map, const struct chm_plan *plan)
 {
 	const struct chm_table *t = chm_table(map);
 
-	if ((t ? t->id : 0) != plan->id)
-		return -EAGAIN;
-	return chm_begin(map, fresh, stuck);
+	return (t ? t->id : 0) == plan->id;
+}
+
+static noinline struct chm_plan chm_trigger_due(struct chm *map, struct chm_table *t,
+						bool allocates)
+{
+	const struct chm_plan none = { };
+	u64 chunks, bytes;
+
+	if (t->look_later) {
+		t->look_later--;
+		return none;
+	}
+	chunks = chm_chunks_due(map, t);
+	if (!chunks || (map->clone_failed && chm_is_put_off(map)))
+		return none;
+	bytes = chm_table_bytes(map->p, chunks);
+	/* Looking is not cheap, and a table is to be freed first. */
+	if (!chm_may_retire(map, t, bytes)) {
+		t->look_later = min(t->nr_chunks / 32, (u32)U8_MAX);
+		return none;
+	}
+	/* Its writers see to room themselves; the worker, to all else. */
+	if (map->p->reclaim == CHM_SYNC) {
+		chm_call_worker(map);
+		return none;
+	}
+	if (bytes <= CHM_SMALL && allocates)
+		return chm_plan_for(t, chunks);
+	chm_want(map);
+	return none;
+}
+
+/*
+ * Is something due?  Called at the end of every write: by level, not by edge, so
+ * that no wake-up can be lost.  Return: a table that the caller shall allocate in
+ * chm_begin_small(), without the lock; or none.
+ */
+static __always_inline struct chm_plan chm_trigger(struct chm *map, bool allocates)
+{
+	struct chm_table *t = chm_table(map);
+
+	if (!t || map->phase != CHM_IDLE || likely(chm_at_ease(map, t)))
+		return (struct chm_plan) { };
+	return chm_trigger_due(map, t, allocates);
+}
+
+static int chm_begin_planned(struct chm *map, const struct chm_plan *plan,
+			     struct chm_table *fresh, bool stuck)
+{
+	return chm_is_current(map, plan) ? chm_begin(map, fresh, stuck) : -EAGAIN;
 }
 
 /* Without direct reclaim; nor is kswapd woken up if the caller's @gfp forbids it. */
-static noinline void chm_begin_small(struct chm *map, u64 chunks, gfp_t gfp)
+static noinline void chm_begin_small(struct chm *map, struct chm_plan plan, gfp_t gfp)
 {
 	struct chm_table *fresh;
 	unsigned long flags;
-	struct chm_plan plan;
 	int ret = -ENOMEM;
 
-	rcu_read_lock();
-	plan = chm_plan_for(rcu_dereference(map->tbl), chunks);
-	rcu_read_unlock();
-	fresh = chm_table_build(map->p, map->ctx, chunks, plan.old_chunks,
+	fresh = chm_table_build(map->p, map->ctx, plan.chunks, plan.old_chunks,
 				GFP_NOWAIT & gfp);
 	chm_lock(map, flags);
 	if (!IS_ERR(fresh) && chm_table(map))
@@ -3195,7 +3220,7 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 		return CHM_AWAIT;
 	if (!t)
 		chunks = chm_chunks_needed(map, 1);
-	else if (map->entries >= t->max_entries)
+	else if (map->entries >= t->max_entries && !chm_is_largest(map->p, t))
 		chunks = chm_chunks_grown(map, t);
 	else if (map->claims && block && map->p->reclaim != CHM_SYNC)
 		return CHM_AWAIT;
@@ -3312,7 +3337,7 @@ static bool chm_has_room(struct chm *map, const struct chm_op *op, bool block)
 
 /*
  * The worker may be busy with another map: merge cells that no reader updates any more.
- * Return: whether none are left, whether this call or another has merged them.
+ * Return: whether that is worth another try; not, if readers may still update them.
  */
 static bool chm_merge_now(struct chm *map)
 {
@@ -3326,7 +3351,7 @@ static bool chm_merge_now(struct chm *map)
 		again = chm_merge_hold(map);
 		chm_unlock(map, flags);
 	}
-	return again == CHM_DONE;
+	return again != CHM_LATER;
 }
 
 /* A writer found no usable slot.  Return: 0 to try again, -ENOMEM or -E2BIG. */
@@ -3406,40 +3431,53 @@ static bool chm_move_again(int ret)
 	return ret == -ERESTART || ret == -EAGAIN;
 }
 
-/*
- * Move to a table of @chunks.  May sleep.  Return: 0; -ERESTART, with nothing done, if
- * something else was under way; -EAGAIN if the table did not fit any more when it was
- * there, or before all was copied.
- */
-static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
+/* Is all as it was planned?  If not, wait for what keeps the map from moving. */
+static int chm_before_move(struct chm *map, const struct chm_plan *plan)
 {
-	struct chm_table *fresh, *t;
-	u32 old_chunks = 0, id;
 	unsigned long flags;
-	bool busy, wait;
-	int ret;
+	struct chm_table *t;
+	bool current_plan, wait;
 
-	/* The size of such a table is beyond what can be calculated with. */
-	if (chunks > CHM_MAX_CHUNKS)
-		return -E2BIG;
 	chm_drive(map, U32_MAX, true);
 	chm_lock(map, flags);
 	t = chm_table(map);
-	busy = map->phase > CHM_WANTED;
-	wait = t && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks));
-	if (t)
-		old_chunks = t->nr_chunks;
+	current_plan = chm_is_current(map, plan);
+	wait = map->phase > CHM_WANTED ||
+	       (t && !chm_may_retire(map, t, chm_table_bytes(map->p, plan->chunks)));
 	chm_unlock(map, flags);
-	if (busy || wait) {
-		if (chm_in_worker())
-			return -EBUSY;
-		chm_await(map);
-		return -ERESTART;
-	}
-	fresh = chm_table_build(map->p, map->ctx, chunks, old_chunks, gfp);
+	if (!wait)
+		return current_plan ? 0 : -ERESTART;
+	if (chm_in_worker())
+		return -EBUSY;
+	chm_await(map);
+	return -ERESTART;
+}
+
+/*
+ * Move to the table that was planned.  May sleep.  Return: 0; -ERESTART, with nothing
+ * done, if something else was under way or came in between; -EAGAIN if the table did not
+ * fit any more when it was there, or before all was copied.
+ */
+static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
+{
+	struct chm_table *fresh;
+	unsigned long flags;
+	int ret;
+
+	/* The size of such a table is beyond what can be calculated with. */
+	if (plan->chunks > CHM_MAX_CHUNKS)
+		return -E2BIG;
+	ret = chm_before_move(map, plan);
+	if (ret)
+		return ret;
+	fresh = chm_table_build(map->p, map->ctx, plan->chunks, plan->old_chunks, gfp);
 	chm_lock(map, flags);
-	id = chm_table(map) ? chm_table(map)->id : 0;
-	ret = IS_ERR(fresh) ? PTR_ERR(fresh) : chm_begin(map, fresh, false);
+	if (IS_ERR(fresh))
+		ret = PTR_ERR(fresh);
+	else if (!chm_is_current(map, plan))
+		ret = -EBUSY;
+	else
+		ret = chm_begin(map, fresh, false);
 	/* This size is what the caller wants. */
 	if (!ret && (map->next ?: chm_table(map)) == fresh)
 		fresh->roomy = false;
@@ -3451,7 +3489,7 @@ static int chm_move(struct chm *map, u64 chunks, gfp_t gfp)
 	}
 	if (!ret)
 		chm_drive(map, U32_MAX, true);
-	return ret ?: chm_move_result(map, id);
+	return ret ?: chm_move_result(map, plan->id);
 }
 
 /* --- Flood defence --- */
@@ -3574,15 +3612,6 @@ static void chm_share_more(struct chm *map, u32 due)
 }
 
 /* --- Tidying up --- */
-
-/* Chunks for the pairs and some more, as after a growth. */
-static u64 chm_chunks_ample(const struct chm *map)
-{
-	u64 ample = div_u64((u64)map->entries * (map->p->growth ?: 140), 100);
-
-	return max(chm_chunks_needed(map, map->entries),
-		   chm_chunks_for(map->p, ample));
-}
 
 /*
  * How large the table should be: smaller, if it is far too large for the pairs, or
@@ -4710,15 +4739,15 @@ static int chm_store(struct chm *map, struct chm_op *op, gfp_t gfp)
 
 	chm_enter(map);
 	do {
+		struct chm_plan plan;
 		unsigned long flags;
-		u64 chunks;
 
 		chm_lock(map, flags);
 		ret = chm_try_store(map, op);
-		chunks = chm_trigger(map, true);
+		plan = chm_trigger(map, true);
 		chm_unlock(map, flags);
-		if (unlikely(chunks))
-			chm_begin_small(map, chunks, gfp);
+		if (unlikely(plan.chunks))
+			chm_begin_small(map, plan, gfp);
 		if (likely(ret != -EAGAIN))
 			break;
 		ret = chm_make_room(map, op, gfp);
@@ -4884,16 +4913,16 @@ static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 
 	while (ret >= 0 && *inserted < n) {
 		unsigned long before = *inserted;
+		struct chm_plan plan;
 		unsigned long flags;
-		u64 chunks;
 
 		chm_lock(map, flags);
 		ret = chm_try_bulk(map, op, chm_bulk(map, n - *inserted), inserted);
 		chm_count_bulk(map, *inserted - before);
-		chunks = chm_trigger(map, true);
+		plan = chm_trigger(map, true);
 		chm_unlock(map, flags);
-		if (unlikely(chunks))
-			chm_begin_small(map, chunks, gfp);
+		if (unlikely(plan.chunks))
+			chm_begin_small(map, plan, gfp);
 		chm_see_to_far(map, op, gfp);
 		/* For each pair anew. */
 		if (*inserted != before) {
@@ -5086,6 +5115,15 @@ static bool chm_cells_final(struct chm *map, const struct chm_table *t)
 	return final;
 }
 
+/*
+ * Does the worker not merge the cells of @map, but the caller?  None but one of these two
+ * may touch retired tables: they do part of that without the lock.
+ */
+static bool chm_caller_merges(const struct chm *map)
+{
+	return map->p->reclaim == CHM_SYNC || chm_in_worker();
+}
+
 /* As the worker does it, which waits for this caller, or has to see to other maps. */
 static void chm_merge_by_caller(struct chm *map)
 {
@@ -5097,16 +5135,16 @@ static void chm_merge_by_caller(struct chm *map)
 	if (map->retired)
 		chm_merge_retired(map);
 	chm_unlock(map, flags);
+	/* Others may wait for these cells, and this caller for them: chm_pins_left(). */
+	chm_tell(map);
 	cond_resched();
 }
 
 /* Wait until readers and the migration are done with the cells of @t. */
 static void chm_await_cells(struct chm *map, const struct chm_table *t)
 {
-	bool worker = map->p->reclaim != CHM_SYNC && !chm_in_worker();
-
 	chm_wait_for_readers(map);
-	if (worker)
+	if (!chm_caller_merges(map))
 		wait_var_event(map, chm_cells_final(map, t));
 	while (!chm_cells_final(map, t))
 		chm_merge_by_caller(map);
@@ -5138,7 +5176,8 @@ static int chm_take_cell(struct chm *map, struct chm_op *op, void *value)
 	while (!chm_pins_left(map)) {
 		chm_unlock(map, flags);
 		chm_wait_for_readers(map);
-		chm_merge_by_caller(map);
+		if (chm_caller_merges(map))
+			chm_merge_by_caller(map);
 		chm_lock(map, flags);
 	}
 	ret = chm_try_erase(map, op, &at, &t);
@@ -5322,9 +5361,9 @@ EXPORT_SYMBOL_GPL(chm_clear);
 
 /*
  * Promise room for @n pairs, if there is.  @less: was more promised before?
- * Return: else chunks that it takes.
+ * Return: else the table that it takes.
  */
-static u64 chm_try_reserve(struct chm *map, unsigned long n, bool *less)
+static struct chm_plan chm_try_reserve(struct chm *map, unsigned long n, bool *less)
 {
 	struct chm_table *t = chm_table(map);
 
@@ -5334,10 +5373,10 @@ static u64 chm_try_reserve(struct chm *map, unsigned long n, bool *less)
 			chm_abort(map);
 		*less = n < map->reserved;
 		map->reserved = n;
-		return 0;
+		return (struct chm_plan) { };
 	}
 	/* What is under way goes on: there may be no memory for more. */
-	return chm_chunks_needed(map, max(n, map->entries));
+	return chm_plan_for(t, chm_chunks_needed(map, max(n, map->entries)));
 }
 
 /*
@@ -5377,19 +5416,19 @@ static int chm_reserve_room(struct chm *map, unsigned long n, gfp_t gfp, bool *l
 	int ret;
 
 	do {
+		struct chm_plan plan = { };
 		unsigned long flags;
-		u64 chunks = 0;
 
 		chm_lock(map, flags);
 		ret = chm_check_params(map);
 		if (!ret && map->p->max_entries && n > map->p->max_entries)
 			ret = -E2BIG;
 		if (!ret)
-			chunks = chm_try_reserve(map, n, less);
+			plan = chm_try_reserve(map, n, less);
 		chm_unlock(map, flags);
-		if (!chunks)
+		if (!plan.chunks)
 			return ret;
-		ret = chm_move(map, chunks, gfp);
+		ret = chm_move(map, &plan, gfp);
 	} while (!ret || chm_move_again(ret));
 	return ret;
 }
@@ -5430,6 +5469,9 @@ static u64 chm_try_shrink(struct chm *map, bool again)
 		/* The table is too large; or too small, and a growth by more is due. */
 		if (fit < t->nr_chunks || map->entries > t->max_entries)
 			return fit;
+		/* It fits, but another one will take its place. */
+		if (map->phase == CHM_COPYING)
+			return fit;
 		/* It fits: nobody asks for more before it is full. */
 		if (t->ask_entries < map->entries)
 			t->ask_entries = t->max_entries;
@@ -5447,17 +5489,18 @@ static int chm_shrink_table(struct chm *map, gfp_t gfp)
 	int ret = 0;
 
 	do {
+		struct chm_plan plan;
 		unsigned long flags;
-		u64 chunks;
 
 		/* It may lead to a table that fits. */
 		chm_drive(map, U32_MAX, true);
 		chm_lock(map, flags);
-		chunks = chm_try_shrink(map, ret == -EAGAIN);
+		plan = chm_plan_for(chm_table(map),
+				    chm_try_shrink(map, ret == -EAGAIN));
 		chm_unlock(map, flags);
-		if (!chunks)
+		if (!plan.chunks)
 			return 0;
-		ret = chm_move(map, chunks, chm_optional(gfp));
+		ret = chm_move(map, &plan, chm_optional(gfp));
 	} while (chm_move_again(ret));
 	return ret;
 }
@@ -6946,8 +6989,9 @@ static int chm_command_move(struct chm *map, bool larger)
 		chm_lock(map, flags);
 		t = chm_table(map);
 		if (t)
-			chunks = larger ? chm_chunks_grown(map, t) :
-					  chm_chunks_same(map, t);
+			chunks = chm_chunks_same(map, t);
+		if (t && larger)
+			chunks = max(chunks, chm_chunks_usual(map->p, t));
 		plan = chm_plan_for(t, chunks);
 		chm_unlock(map, flags);
 		if (!chunks)
@@ -6955,7 +6999,7 @@ static int chm_command_move(struct chm *map, bool larger)
 		else if (!chm_can_afford(map->p, &plan, false))
 			ret = -ENOMEM;
 		else
-			ret = chm_move(map, chunks, CHM_DEBUGFS_GFP);
+			ret = chm_move(map, &plan, CHM_DEBUGFS_GFP);
 		if (chm_move_again(ret) && fatal_signal_pending(current))
 			ret = -EINTR;
 		/* Pairs with WRITE_ONCE() in chm_debugfs_remove(). */

@@ -1413,8 +1413,14 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value);
  * 90, and @n / 38 for 95.  A grace period here is what synchronize_rcu() waits
  * for: up to two of RCU's own, if one follows the other.  While the worker is
  * busy with the drop() of another map, count as well what was removed since the
- * grace period before; in maps with @drop, whatever was not dropped yet.  The
- * reservation lasts until chm_shrink() or the next chm_reserve().
+ * grace period before; in maps with @drop, whatever was not dropped yet.  In
+ * CHM_CELL maps, count what was removed since the last migration ended, until a
+ * grace period after its cells were merged.  The reservation lasts until
+ * chm_shrink() or the next chm_reserve().
+ *
+ * In a table of up to a dozen chunks a replacement may still need memory: the new
+ * pair takes a free slot in the chunk of the old one or behind it on its path,
+ * and that may be full while the rest of the table is not.
  *
  * Context: Process context, outside RCU readers.  May wait for a grace period.
  * Return:
@@ -1607,8 +1613,9 @@ struct chm_iter {
  *
  * The walk pins nothing, so it can be left unfinished.  If the map takes a
  * fresh seed meanwhile, the walk goes on in the new order, and skips what it
- * has visited in the old ones.  It remembers CHM_ORDERS of them.  After more,
- * which takes that many floods, it ends early and chm_iter_stale() says so.
+ * has visited in the old ones.  It remembers CHM_ORDERS of them.  After more, it
+ * ends early and chm_iter_stale() says so.  A map takes a fresh seed when it is
+ * flooded, and when its first pair comes after it was empty.
  *
  * In maps with a custom @equal, a key may be replaced by an equal one with
  * other bytes.  The above holds for such keys as well if @hash depends on its

@@ -504,6 +504,36 @@ static void chm_wear_of_ended_reservation(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 10), 0);
 }
 
+/*
+ * A cache that holds as many pairs as it may, each of which makes way for another one,
+ * has room for no more when it is calm.
+ */
+static void chm_wear_of_full_cache_is_given_back(struct kunit *test)
+{
+	unsigned long n = scaled(20000, 2000), failed = 0;
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .max_entries = n,
+	};
+	struct chm *map = test_map(test, &p);
+	unsigned long rehashes;
+	u64 key;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	for (key = n; key < 5 * n; key++)
+		failed += remove_key(map, key - n) || insert_key(map, key);
+	/* As a worn table is, it is moved once more while it is so large. */
+	rehashes = stats_of(map).rehashes;
+	WRITE_ONCE(chm_restless, true);
+	for (; stats_of(map).rehashes == rehashes && key < 50 * n; key++)
+		failed += remove_key(map, key - n) || insert_key(map, key);
+	WRITE_ONCE(chm_restless, false);
+	KUNIT_EXPECT_GT(test, stats_of(map).rehashes, rehashes);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	wait_calm(test, map);
+	expect_chunks_for(test, map, n);
+	expect_sound(test, map);
+}
+
 /* But not what was reserved, or asked for when the map was made. */
 static void chm_wear_leaves_reservations(struct kunit *test)
 {
@@ -1355,6 +1385,7 @@ static struct kunit_case chm_wear_cases[] = {
 	KUNIT_CASE(chm_wear_of_draining_map_copies_little),
 	KUNIT_CASE(chm_wear_beside_reservation),
 	KUNIT_CASE(chm_wear_of_ended_reservation),
+	KUNIT_CASE(chm_wear_of_full_cache_is_given_back),
 	KUNIT_CASE(chm_wear_leaves_reservations),
 	KUNIT_CASE_PARAM(chm_wear_by_churn_does_not_drift, churn_gen_params),
 	KUNIT_CASE_PARAM(chm_wear_of_full_table_costs_little_time, churn_gen_params),
