@@ -359,6 +359,9 @@ static int chm_params_check(const struct chm_params *p)
 		return -EINVAL;
 	if (p->reclaim != CHM_DEFERRED && p->reclaim != CHM_SYNC)
 		return -EINVAL;
+	if ((p->key_is_pointer && p->key_size != sizeof(void *)) ||
+	    (p->value_is_pointer && p->value_size != sizeof(void *)))
+		return -EINVAL;
 	return chm_check_class(p);
 }
 
@@ -6663,12 +6666,17 @@ static void *chm_low_bytes(u64 *n, u32 size)
 	       (IS_ENABLED(CONFIG_CPU_BIG_ENDIAN) ? sizeof(*n) - size : 0);
 }
 
-static void chm_show_object(struct seq_file *m, const void *object, u32 size)
+static void chm_show_object(struct seq_file *m, const void *object, u32 size,
+			    bool is_pointer)
 {
 	const u32 most = 64;	/* that %ph prints */
+	const void *pointer;
 	u64 n = 0;
 
-	if (!size) {
+	if (is_pointer) {
+		memcpy(&pointer, object, sizeof(pointer));
+		seq_printf(m, "%p", pointer);
+	} else if (!size) {
 		seq_putc(m, '-');
 	} else if (chm_is_integer(size)) {
 		memcpy(chm_low_bytes(&n, size), object, size);
@@ -6683,9 +6691,10 @@ static void chm_show_object(struct seq_file *m, const void *object, u32 size)
 static void chm_show_pair(struct seq_file *m, const struct chm_params *p,
 			  const void *pair)
 {
-	chm_show_object(m, pair, p->key_size);
+	chm_show_object(m, pair, p->key_size, p->key_is_pointer);
 	seq_putc(m, ' ');
-	chm_show_object(m, pair + chm_value_offset(p), p->value_size);
+	chm_show_object(m, pair + chm_value_offset(p), p->value_size,
+			p->value_is_pointer);
 	seq_putc(m, '\n');
 }
 
@@ -7120,7 +7129,7 @@ static int chm_lookup_line(struct chm_debugfs *d, char *line)
 	int ret;
 
 	/* A key that these follow as a pointer is not to be made up. */
-	if ((p->hash || p->equal) && !p->debugfs_write)
+	if ((p->hash || p->equal || p->key_is_pointer) && !p->debugfs_write)
 		return -EPERM;
 	ret = chm_split(line, &word, 1);
 	if (ret < 0)

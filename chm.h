@@ -134,7 +134,11 @@ enum chm_reclaim {
  * @max_entries: More pairs than this are refused with -E2BIG.  0 means no
  *	limit.
  * @debugfs_write: Let root change this map through its debugfs directory.  Also
- *	let root look up made-up keys, even if the map has @hash or @equal.
+ *	let root look up made-up keys, even if they are pointers or the map has
+ *	@hash or @equal.
+ * @key_is_pointer: The key is a pointer.  debugfs shows it hashed, as %p does.
+ *	Typed maps know this by themselves.
+ * @value_is_pointer: The same for the value.
  * @hash: Hashes a key with a seed.  NULL means a seeded hash of the key's
  *	bytes, which changes to SipHash if a fresh seed does not help against an
  *	attack.  A good 32-bit hash is enough, for example jhash(): chm
@@ -181,6 +185,8 @@ struct chm_params {
 	unsigned long	min_entries;
 	unsigned long	max_entries;
 	bool		debugfs_write;
+	bool		key_is_pointer;
+	bool		value_is_pointer;
 	u64		(*hash)(const void *key, u64 seed);
 	bool		(*equal)(const void *a, const void *b);
 	int		(*clone)(void *ctx, void *new_key, void *new_value,
@@ -1738,6 +1744,18 @@ static __always_inline void __chm_check_type(const struct chm_params *p,
 	 __chm_is(type, struct work_struct) || __chm_is(type, struct chm))
 
 /*
+ * Is the lvalue @x a pointer?  In the comma expression an array becomes one, too, but
+ * is of another type then.  (sparse does not know the first of these.)
+ */
+#ifdef __CHECKER__
+#define __chm_is_pointer(x)	0
+#else
+#define __chm_is_pointer(x)						\
+	(__builtin_classify_type(x) == __builtin_classify_type((void *)0) && \
+	 __same_type(x, ((void)0, x)))
+#endif
+
+/*
  * Check a map type where it is defined, and leave a line about it in the
  * module's .modinfo, which is not loaded.  The parameter of the function brings
  * the types of key and value into the debug information.  scripts/chm-freeze
@@ -1844,6 +1862,8 @@ static const struct chm_params name##_params = {			\
 	.value_size = sizeof(vtype),					\
 	.value_offset = offsetof(struct name##_slot, value),		\
 	.slot_size = sizeof(struct name##_slot),			\
+	.key_is_pointer = __chm_is_pointer(((struct name##_slot *)0)->key),	\
+	.value_is_pointer = __chm_is_pointer(((struct name##_slot *)0)->value),	\
 	__VA_ARGS__							\
 };									\
 									\

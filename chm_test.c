@@ -1262,6 +1262,8 @@ static const struct params_case bad_params[] = {
 	{ "clone_of_word", { .key_size = 8, .value_size = 8, .class = CHM_WORD,
 			     .clone = clone_nothing } },
 	{ "merge_of_frozen", { .key_size = 8, .value_size = 8, .merge = merge_nothing } },
+	{ "pointer_key_of_2", { .key_size = 2, .value_size = 8, .key_is_pointer = true } },
+	{ "pointer_value_of_0", { .key_size = 8, .value_is_pointer = true } },
 };
 
 KUNIT_ARRAY_PARAM_DESC(bad, bad_params, name);
@@ -1403,6 +1405,7 @@ static const struct debugfs_case {
 } debugfs_cases[] = {
 	{ "hash", true, { .key_size = 8, .hash = hash_counted } },
 	{ "equal", true, { .key_size = 8, .hash = hash_counted, .equal = equal_u64 } },
+	{ "pointer", true, { .key_size = sizeof(void *), .key_is_pointer = true } },
 	{ "write", false, { .key_size = 8, .hash = hash_counted, .debugfs_write = true } },
 };
 
@@ -1736,6 +1739,20 @@ static void chm_typed_word(struct kunit *test)
 	word_map_destroy(m);
 }
 
+/* debugfs shows no pointers.  An array is none. */
+DEFINE_CHM_TYPE(object_map, const struct point *, char[sizeof(void *)]);
+DEFINE_CHM_TYPE(name_map, char[sizeof(void *)], void (*)(struct kunit *test));
+
+static void chm_typed_knows_pointers(struct kunit *test)
+{
+	KUNIT_EXPECT_TRUE(test, object_map_params.key_is_pointer);
+	KUNIT_EXPECT_FALSE(test, object_map_params.value_is_pointer);
+	KUNIT_EXPECT_FALSE(test, name_map_params.key_is_pointer);
+	KUNIT_EXPECT_TRUE(test, name_map_params.value_is_pointer);
+	KUNIT_EXPECT_FALSE(test, point_map_params.key_is_pointer);
+	KUNIT_EXPECT_FALSE(test, point_map_params.value_is_pointer);
+}
+
 static struct kunit_case chm_typed_cases[] = {
 	KUNIT_CASE(chm_typed_lookups),
 	KUNIT_CASE(chm_typed_updates),
@@ -1743,6 +1760,7 @@ static struct kunit_case chm_typed_cases[] = {
 	KUNIT_CASE(chm_typed_walk),
 	KUNIT_CASE(chm_typed_define_of),
 	KUNIT_CASE(chm_typed_word),
+	KUNIT_CASE(chm_typed_knows_pointers),
 	{}
 };
 

@@ -37,6 +37,14 @@ peers_control() {
 		[ -z "$(cat $peers/dump)" ]
 }
 
+# No address of the kernel is shown, only what %p makes of it.
+peers_hashed() {
+	peers_order 'add bob' || return
+	grep -qxE '[0-9a-f]{16} [0-9a-f]{16}' $debugfs/chm/chm_peers/entries
+	hashed_rc=$?
+	peers_order 'del bob' && return $hashed_rc
+}
+
 # users_are N: of alice
 users_are() { [ "$(grep '^alice ' $peers/dump)" = "alice users $1" ]; }
 
@@ -112,6 +120,7 @@ test_peers() {
 	check peers_insmod insmod chm_peers.ko
 	[ -e $peers ] || return
 	check peers_control peers_control
+	check peers_hashed peers_hashed
 	check peers_join peers_join
 	check peers_race peers_race "$2"
 	check peers_freed peers_left 0
