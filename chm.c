@@ -2753,10 +2753,12 @@ static bool chm_is_largest(const struct chm_params *p, const struct chm_table *t
 	return p->max_entries && p->max_entries <= t->max_entries;
 }
 
-/* No larger than all pairs that may come take. */
+/* No larger than all pairs that may come take, and some DEAD slots: caches need these. */
 static u64 chm_chunks_at_most(const struct chm_params *p, u64 chunks)
 {
-	return p->max_entries ? min(chunks, chm_chunks_for(p, p->max_entries)) : chunks;
+	u64 most = min_t(u64, p->max_entries, CHM_MAX_CHUNKS * CHM_SLOTS);
+
+	return most ? min(chunks, chm_chunks_for(p, most + most / 8)) : chunks;
 }
 
 static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
@@ -2928,6 +2930,7 @@ static bool chm_rushed(const struct chm *map, const struct chm_table *t,
 static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 {
 	struct chm_table *t = chm_table(map);
+	u64 ample;
 
 	lockdep_assert_held(&map->lock);
 	if (map->phase > CHM_WANTED)
@@ -2949,9 +2952,10 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 	map->clone_failed = false;
 	map->seed_failed = false;
 	/* Made to fit: nobody asks for more before it is full. */
-	if (fresh->ask_entries < max(map->entries, map->p->min_entries) ||
-	    chm_is_largest(map->p, fresh))
+	if (fresh->ask_entries < map->entries || chm_is_largest(map->p, fresh))
 		fresh->ask_entries = fresh->max_entries;
+	fresh->ask_entries = clamp(map->p->min_entries, fresh->ask_entries,
+				   fresh->max_entries);
 	if (!t) {
 		chm_publish(map, fresh);
 		return 0;
@@ -2959,11 +2963,12 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 	if (chm_pending(fresh))
 		chm_pending(fresh)->from = t;
 	/* The DEAD slots that it is so large for may be EMPTY by now. */
+	ample = chm_chunks_ample(map);
 	fresh->roomy = (fresh->nr_chunks > t->nr_chunks ||
-			(t->roomy && fresh->nr_chunks > chm_chunks_ample(map))) &&
+			(t->roomy && fresh->nr_chunks > ample + ample / 8)) &&
 		       !chm_outgrown(map, t) &&
 		       (map->p->reclaim != CHM_SYNC ||
-			map->entries < t->max_entries);
+			map->entries < t->max_entries || chm_is_largest(map->p, t));
 	if (chm_rushed(map, t, fresh)) {
 		fresh->roomy = true;
 		fresh->waited = true;
@@ -3012,7 +3017,7 @@ static struct chm_plan chm_plan_for(const struct chm_table *t, u64 chunks)
 	};
 }
 
-/* What was planned for another table is not done: it may be too small, or too large. */
+/* What was planned for another table may be too small by now, or too large. */
 static bool chm_is_current(const struct chm *map, const struct chm_plan *plan)
 {
 	const struct chm_table *t = chm_table(map);
@@ -3342,7 +3347,7 @@ static bool chm_has_room(struct chm *map, const struct chm_op *op, bool block)
  * The worker may be busy with another map: merge cells that no reader updates any more.
  * Return: whether that is worth another try; not, if readers may still update them.
  */
-static bool chm_merge_now(struct chm *map)
+static bool chm_merge_now(struct chm *map, struct chm_op *op, bool block)
 {
 	enum chm_turn again = CHM_SOON;
 	u32 holds;
@@ -3353,7 +3358,12 @@ static bool chm_merge_now(struct chm *map)
 		chm_lock(map, flags);
 		again = chm_merge_hold(map);
 		chm_unlock(map, flags);
+		if (block)
+			cond_resched();
 	}
+	/* That took a while: no more than some thousand chunks in an interrupt. */
+	if (again == CHM_SOON && !block)
+		op->attempts += CHM_ATTEMPTS / 4;
 	return again != CHM_LATER;
 }
 
@@ -3389,7 +3399,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 		chm_drive(map, block ? U32_MAX : 4 * CHM_TURN, block);
 		return 0;
 	case CHM_AWAIT:
-		if (settling && chm_merge_now(map))
+		if (settling && chm_merge_now(map, op, block))
 			return 0;
 		if (!block)
 			return -ENOMEM;
@@ -3457,15 +3467,32 @@ static int chm_before_move(struct chm *map, const struct chm_plan *plan)
 }
 
 /*
- * Move to the table that was planned.  May sleep.  Return: 0; -ERESTART, with nothing
- * done, if something else was under way or came in between; -EAGAIN if the table did not
- * fit any more when it was there, or before all was copied.
+ * Another table was put in while one was built.  Does the latter still make the map
+ * larger, or smaller, as it was to do?  Then it is not thrown away: where writers never
+ * pause, tables may come and go faster than a large one can be built.
+ */
+static bool chm_leads_on(const struct chm *map, const struct chm_plan *plan)
+{
+	const struct chm_table *t = chm_table(map);
+	u32 now = t ? t->nr_chunks : 0;
+
+	return (plan->chunks > plan->old_chunks) == (plan->chunks > now) &&
+	       (plan->chunks < plan->old_chunks) == (plan->chunks < now);
+}
+
+/*
+ * Move to the table that was planned.  May sleep.  Return: 0; 1 if another table than that
+ * of the plan made way for it; -ERESTART, with nothing done, if something else was under
+ * way or came in between; -EAGAIN if the table did not fit any more when it was there, or
+ * before all was copied.
  */
 static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 {
 	struct chm_table *fresh;
 	unsigned long flags;
+	bool late;
 	int ret;
+	u32 id;
 
 	/* The size of such a table is beyond what can be calculated with. */
 	if (plan->chunks > CHM_MAX_CHUNKS)
@@ -3475,9 +3502,11 @@ static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 		return ret;
 	fresh = chm_table_build(map->p, map->ctx, plan->chunks, plan->old_chunks, gfp);
 	chm_lock(map, flags);
+	id = chm_table(map) ? chm_table(map)->id : 0;
+	late = id != plan->id;
 	if (IS_ERR(fresh))
 		ret = PTR_ERR(fresh);
-	else if (!chm_is_current(map, plan))
+	else if (late && !chm_leads_on(map, plan))
 		ret = -EBUSY;
 	else
 		ret = chm_begin(map, fresh, false);
@@ -3492,7 +3521,8 @@ static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 	}
 	if (!ret)
 		chm_drive(map, U32_MAX, true);
-	return ret ?: chm_move_result(map, plan->id);
+	ret = ret ?: chm_move_result(map, id);
+	return ret ?: late;
 }
 
 /* --- Flood defence --- */
@@ -5432,7 +5462,7 @@ static int chm_reserve_room(struct chm *map, unsigned long n, gfp_t gfp, bool *l
 		if (!plan.chunks)
 			return ret;
 		ret = chm_move(map, &plan, gfp);
-	} while (!ret || chm_move_again(ret));
+	} while (ret >= 0 || chm_move_again(ret));
 	return ret;
 }
 
@@ -5472,9 +5502,6 @@ static u64 chm_try_shrink(struct chm *map, bool again)
 		/* The table is too large; or too small, and a growth by more is due. */
 		if (fit < t->nr_chunks || map->entries > t->max_entries)
 			return fit;
-		/* It fits, but another one will take its place. */
-		if (map->phase == CHM_COPYING)
-			return fit;
 		/* It fits: nobody asks for more before it is full. */
 		if (t->ask_entries < map->entries)
 			t->ask_entries = t->max_entries;
@@ -5494,17 +5521,21 @@ static int chm_shrink_table(struct chm *map, gfp_t gfp)
 	do {
 		struct chm_plan plan;
 		unsigned long flags;
+		bool busy;
 
 		/* It may lead to a table that fits. */
 		chm_drive(map, U32_MAX, true);
 		chm_lock(map, flags);
 		plan = chm_plan_for(chm_table(map),
 				    chm_try_shrink(map, ret == -EAGAIN));
+		/* It fits, but another one may take its place. */
+		busy = map->phase == CHM_COPYING;
 		chm_unlock(map, flags);
-		if (!plan.chunks)
-			return 0;
-		ret = chm_move(map, &plan, chm_optional(gfp));
-	} while (chm_move_again(ret));
+		if (plan.chunks)
+			ret = chm_move(map, &plan, chm_optional(gfp));
+		else
+			ret = busy ? -ERESTART : 0;
+	} while (ret > 0 || chm_move_again(ret));
 	return ret;
 }
 
@@ -7008,7 +7039,7 @@ static int chm_command_move(struct chm *map, bool larger)
 		else if (!chm_can_afford(map->p, &plan, false))
 			ret = -ENOMEM;
 		else
-			ret = chm_move(map, &plan, CHM_DEBUGFS_GFP);
+			ret = min(chm_move(map, &plan, CHM_DEBUGFS_GFP), 0);
 		if (chm_move_again(ret) && fatal_signal_pending(current))
 			ret = -EINTR;
 		/* Pairs with WRITE_ONCE() in chm_debugfs_remove(). */

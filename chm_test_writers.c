@@ -4570,7 +4570,7 @@ static void chm_shrink_of_what_fits(struct kunit *test)
 	expect_sound(test, map);
 }
 
-static struct chm *shrinking;
+static struct chm *moving;
 
 /* While chm_shrink() allocates for 12000 pairs, others remove most and shrink, too. */
 static void *alloc_while_others_shrink(u64 bytes, gfp_t gfp)
@@ -4578,8 +4578,8 @@ static void *alloc_while_others_shrink(u64 bytes, gfp_t gfp)
 	struct kunit *test = kunit_get_current_test();
 
 	kunit_deactivate_static_stub(test, chm_alloc);
-	KUNIT_EXPECT_EQ(test, remove_keys(shrinking, 2000, 12000), 0);
-	KUNIT_EXPECT_EQ(test, chm_shrink(shrinking, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, remove_keys(moving, 2000, 12000), 0);
+	KUNIT_EXPECT_EQ(test, chm_shrink(moving, GFP_KERNEL), 0);
 	return __chm_alloc(bytes, gfp);
 }
 
@@ -4591,11 +4591,48 @@ static void chm_shrink_meets_smaller_table(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 40000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 12000), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
-	shrinking = map;
+	moving = map;
 	kunit_activate_static_stub(test, chm_alloc, alloc_while_others_shrink);
 	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
 	expect_chunks_for(test, map, 2000);
 	KUNIT_EXPECT_EQ(test, stats_of(map).grows, 0);
+	expect_sound(test, map);
+}
+
+static u32 builds;
+
+/* While a large table is built, atomic writers put in others. */
+static void *alloc_while_others_move(u64 bytes, gfp_t gfp)
+{
+	struct chm_stats then = stats_of(moving), s = then;
+	u64 key;
+	u32 i;
+
+	if (bytes < SZ_1M || ++builds > 5)
+		return __chm_alloc(bytes, gfp);
+	for (i = 0; i < 100000 && migrations(&s) == migrations(&then); i++) {
+		key = i % 300;
+		(void)chm_replace(moving, &key, &key, GFP_ATOMIC);
+		s = stats_of(moving);
+	}
+	KUNIT_EXPECT_NE(kunit_get_current_test(), migrations(&s), migrations(&then));
+	return __chm_alloc(bytes, gfp);
+}
+
+/* It is not built in vain, since others may always be faster. */
+static void chm_reserve_while_others_move(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 300), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	moving = map;
+	builds = 0;
+	kunit_activate_static_stub(test, chm_alloc, alloc_while_others_move);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 200000, GFP_KERNEL), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, builds, 1);
+	KUNIT_EXPECT_GE(test, stats_of(map).slots, 250000);
 	expect_sound(test, map);
 }
 
@@ -6091,6 +6128,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_shrink_when_growth_is_due),
 	KUNIT_CASE(chm_shrink_of_what_fits),
 	KUNIT_CASE(chm_shrink_meets_smaller_table),
+	KUNIT_CASE(chm_reserve_while_others_move),
 	KUNIT_CASE(chm_shrink_beside_worker),
 	KUNIT_CASE(chm_reserve_for_atomic_callers),
 	KUNIT_CASE(chm_replace_stuck_in_small_table),
