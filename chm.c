@@ -2747,18 +2747,24 @@ static u64 chm_chunks_usual(const struct chm_params *p, const struct chm_table *
 	return chm_chunks_filling(p, min(usual, CHM_MAX_CHUNKS));
 }
 
-/* Has @t room for all pairs that may ever come? */
-static bool chm_is_largest(const struct chm_params *p, const struct chm_table *t)
-{
-	return p->max_entries && p->max_entries <= t->max_entries;
-}
-
-/* No larger than all pairs that may come take, and some DEAD slots: caches need these. */
-static u64 chm_chunks_at_most(const struct chm_params *p, u64 chunks)
+/* All pairs that may ever come, and some DEAD slots, which caches need.  0: no limit. */
+static u64 chm_most_entries(const struct chm_params *p)
 {
 	u64 most = min_t(u64, p->max_entries, CHM_MAX_CHUNKS * CHM_SLOTS);
 
-	return most ? min(chunks, chm_chunks_for(p, most + most / 8)) : chunks;
+	return most + most / 8;
+}
+
+static bool chm_is_largest(const struct chm_params *p, const struct chm_table *t)
+{
+	return p->max_entries && t->max_entries >= chm_most_entries(p);
+}
+
+static u64 chm_chunks_at_most(const struct chm_params *p, u64 chunks)
+{
+	u64 most = chm_most_entries(p);
+
+	return most ? min(chunks, chm_chunks_for(p, most)) : chunks;
 }
 
 static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
@@ -3361,7 +3367,7 @@ static bool chm_merge_now(struct chm *map, struct chm_op *op, bool block)
 		if (block)
 			cond_resched();
 	}
-	/* That took a while: no more than some thousand chunks in an interrupt. */
+	/* That took a while.  In an interrupt it is done four times at most. */
 	if (again == CHM_SOON && !block)
 		op->attempts += CHM_ATTEMPTS / 4;
 	return again != CHM_LATER;
@@ -3511,7 +3517,7 @@ static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 	else
 		ret = chm_begin(map, fresh, false);
 	/* This size is what the caller wants. */
-	if (!ret && (map->next ?: chm_table(map)) == fresh)
+	if (!ret && !late && (map->next ?: chm_table(map)) == fresh)
 		fresh->roomy = false;
 	map->failed_allocs += ret == -ENOMEM;
 	chm_unlock(map, flags);

@@ -132,7 +132,8 @@ enum chm_reclaim {
  * @min_entries: The table has room for at least this many pairs, as far as
  *	there is memory.  It is kept when the map becomes empty.
  * @max_entries: More pairs than this are refused with -E2BIG.  0 means no
- *	limit.
+ *	limit.  When the map is calm, its table has room for an eighth more at
+ *	most.
  * @debugfs_write: Let root change this map through its debugfs directory.  Also
  *	let root look up made-up keys, even if they are pointers or the map has
  *	@hash or @equal.

@@ -530,7 +530,8 @@ static void chm_wear_of_full_cache_is_given_back(struct kunit *test)
 	KUNIT_EXPECT_GT(test, stats_of(map).rehashes, rehashes);
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	wait_calm(test, map);
-	KUNIT_EXPECT_LE(test, 70 * stats_of(map).slots, 100 * n);
+	/* And what there is besides in the last page. */
+	KUNIT_EXPECT_LE(test, stats_of(map).slots, n * 10 / 7 + PAGE_SIZE / 16);
 	expect_sound(test, map);
 }
 
