@@ -4619,7 +4619,10 @@ static void *alloc_while_others_move(u64 bytes, gfp_t gfp)
 	return __chm_alloc(bytes, gfp);
 }
 
-/* It is not built in vain, since others may always be faster. */
+/*
+ * It is not built in vain, since others may always be faster.  (It may be if it comes
+ * with a snapshot, which must be as large as the table that it is of.)
+ */
 static void chm_reserve_while_others_move(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
@@ -4631,7 +4634,8 @@ static void chm_reserve_while_others_move(struct kunit *test)
 	kunit_activate_static_stub(test, chm_alloc, alloc_while_others_move);
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 200000, GFP_KERNEL), 0);
 	kunit_deactivate_static_stub(test, chm_alloc);
-	KUNIT_EXPECT_EQ(test, builds, 1);
+	if (!IS_ENABLED(CONFIG_CHM_DEBUG))
+		KUNIT_EXPECT_EQ(test, builds, 1);
 	KUNIT_EXPECT_GE(test, stats_of(map).slots, 250000);
 	expect_sound(test, map);
 }
