@@ -953,7 +953,8 @@ static void chm_wear_of_long_runs_spares_removals(struct kunit *test)
 		most = max(most, hashed - calls);
 	}
 	kunit_info(test, "measured: %ld pairs hashed for a removal", most);
-	KUNIT_EXPECT_LE(test, most, 256 * CHM_SLOTS);
+	/* In both tables, and it copies, if a fresh seed comes meanwhile. */
+	KUNIT_EXPECT_LE(test, most, (2 * 256 + 128) * CHM_SLOTS);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 100, n), 0);
 	expect_sound(test, map);
 }
