@@ -451,12 +451,19 @@ static void chm_wear_of_draining_map_copies_little(struct kunit *test)
 		.key_size = 8, .value_size = 8, .max_load = 50, .growth = 400,
 	};
 	struct chm *map = test_map(test, &p);
-	u64 key;
+	u64 key, end;
 
-	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 120), 0);
-	for (key = 0; key < 100; key++) {
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 2000), 0);
+	/* To where the eighth begins, and then slowly to two thirds of that. */
+	for (key = 0; 8 * chm_count(map) > stats_of(map).slots; key++)
 		KUNIT_ASSERT_EQ(test, remove_key(map, key), 0);
+	for (end = key + chm_count(map) / 3; key < end; key++) {
+		KUNIT_ASSERT_EQ(test, remove_key(map, key), 0);
+		if (key % 6)
+			continue;
 		KUNIT_ASSERT_TRUE(test, wait_dead(map));
+		/* Some seconds in all: it is not tidied more often. */
+		msleep(100);
 	}
 	KUNIT_EXPECT_LE(test, stats_of(map).shrinks, 2);
 	expect_sound(test, map);

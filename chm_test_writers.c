@@ -5311,6 +5311,29 @@ static void flood_expect_over(struct kunit *test, struct chm *map)
 	expect_sound(test, map);
 }
 
+/* A table that is more than half full has longer paths by nature, but not that long. */
+static void chm_flood_of_fuller_table(struct kunit *test)
+{
+	const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.hash = hash_flooded_late,
+	};
+	struct chm *map;
+
+	flooded_seed = 0;
+	map = test_map(test, &p);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 20000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 15000), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, FLOOD, FLOOD + 1500), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	kunit_info(test, "measured: paths of up to %lu chunks, %lu reseeds, %lu growths",
+		   stats_of(map).longest_probe, stats_of(map).reseeds, stats_of(map).grows);
+	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, 1);
+	KUNIT_EXPECT_EQ(test, stats_of(map).grows, 0);
+	KUNIT_EXPECT_LE(test, stats_of(map).longest_probe, 64);
+	expect_sound(test, map);
+}
+
 /* All keys that collide come during a migration, and none after it. */
 static void chm_flood_midway(struct kunit *test)
 {
@@ -6150,6 +6173,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_cells_are_merged_before_drop),
 	KUNIT_CASE(chm_cells_are_merged_meanwhile),
 	KUNIT_CASE(chm_clear_in_place_midway),
+	KUNIT_CASE(chm_flood_of_fuller_table),
 	KUNIT_CASE(chm_flood_midway),
 	KUNIT_CASE(chm_flood_shares_migration),
 	KUNIT_CASE(chm_flood_ends_migration),
