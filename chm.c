@@ -2776,11 +2776,12 @@ static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
 	 * Where pairs come so fast that earlier tables still wait for their readers:
 	 * so large that all these together are within the budget.
 	 */
-	if (!chm_may_retire(map, t, chm_table_bytes(p, grown)))
+	if (!chm_may_retire(map, t, chm_table_bytes(p, grown))) {
 		grown = clamp_t(u64, chm_chunks_within_budget(map, t), grown,
 				max(4ULL * t->nr_chunks, grown));
-	return max(chm_chunks_filling(p, min(grown, CHM_MAX_CHUNKS)),
-		   chm_chunks_needed(map, map->entries + 1));
+		grown = chm_chunks_filling(p, min(grown, CHM_MAX_CHUNKS));
+	}
+	return max(grown, chm_chunks_needed(map, map->entries + 1));
 }
 
 /*
@@ -3014,21 +3015,24 @@ struct chm_plan {
 	u32	id;		/* 0: there was none */
 };
 
+static u32 chm_table_id(const struct chm_table *t)
+{
+	return t ? t->id : 0;
+}
+
 static struct chm_plan chm_plan_for(const struct chm_table *t, u64 chunks)
 {
 	return (struct chm_plan) {
 		.chunks = chunks,
 		.old_chunks = t ? t->nr_chunks : 0,
-		.id = t ? t->id : 0,
+		.id = chm_table_id(t),
 	};
 }
 
 /* What was planned for another table may be too small by now, or too large. */
 static bool chm_is_current(const struct chm *map, const struct chm_plan *plan)
 {
-	const struct chm_table *t = chm_table(map);
-
-	return (t ? t->id : 0) == plan->id;
+	return chm_table_id(chm_table(map)) == plan->id;
 }
 
 static noinline struct chm_plan chm_trigger_due(struct chm *map, struct chm_table *t,
@@ -3182,7 +3186,7 @@ static void chm_await(struct chm *map)
 
 	chm_lock(map, flags);
 	t = chm_table(map);
-	id = t ? t->id : 0;
+	id = chm_table_id(t);
 	version = t ? t->version : 0;
 	phase = map->phase;
 	retired_bytes = map->retired_bytes;
@@ -3508,7 +3512,7 @@ static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 		return ret;
 	fresh = chm_table_build(map->p, map->ctx, plan->chunks, plan->old_chunks, gfp);
 	chm_lock(map, flags);
-	id = chm_table(map) ? chm_table(map)->id : 0;
+	id = chm_table_id(chm_table(map));
 	late = id != plan->id;
 	if (IS_ERR(fresh))
 		ret = PTR_ERR(fresh);
@@ -6539,8 +6543,8 @@ static void chm_check_begin(struct chm_check *check)
 	*check = (struct chm_check) {
 		.map = map, .t = t, .overflow = overflow,
 		.overflows = overflows, .errors = check->errors,
-		.id = t ? t->id : 0, .version = t ? t->version : 0,
-		.next_id = map->next ? map->next->id : 0,
+		.id = chm_table_id(t), .version = t ? t->version : 0,
+		.next_id = chm_table_id(map->next),
 		.cursor = map->cursor,
 		.copied_below = map->next ? map->cursor : 0,
 	};
@@ -6557,7 +6561,7 @@ static bool chm_check_outdated(const struct chm_check *check)
 	if (map->next && map->cursor != check->cursor)
 		return true;
 	return t->id != check->id || t->version != check->version ||
-	       (map->next ? map->next->id : 0) != check->next_id;
+	       chm_table_id(map->next) != check->next_id;
 }
 
 /* Chunks in one hold; in a hold for the whole of a small table that is never calm. */

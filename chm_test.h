@@ -97,6 +97,18 @@ static inline void unlock_table(struct chm *map, unsigned long *flags)
 	spin_unlock_irqrestore(&map->lock, *flags);
 }
 
+/* As if so many calls looked at cells that they take.  Return: how many did. */
+static inline u16 set_pins(struct chm *map, u16 pins)
+{
+	unsigned long flags;
+	struct chm_table *t = lock_table(map, &flags);
+	u16 before = t->pins_1;
+
+	t->pins_1 = pins;
+	unlock_table(map, &flags);
+	return before;
+}
+
 static inline struct chm_stats stats_of(struct chm *map)
 {
 	struct chm_stats s;

@@ -698,14 +698,6 @@ static int late_take(void *arg)
 	return 0;
 }
 
-static void set_pins(struct chm *map, u16 pins)
-{
-	unsigned long flags;
-
-	lock_table(map, &flags)->pins_1 = pins;
-	unlock_table(map, &flags);
-}
-
 /* As many calls at once as a table can count: the next one waits for one of them. */
 static void chm_cell_take_waits_for_a_crowd(struct kunit *test)
 {

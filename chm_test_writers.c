@@ -5004,17 +5004,6 @@ static void chm_taken_cell_is_not_reused(struct kunit *test)
 	expect_sound(test, map);
 }
 
-static u16 set_pins(struct chm *map, u16 pins)
-{
-	unsigned long flags;
-	struct chm_table *t = lock_table(map, &flags);
-	u16 before = t->pins_1;
-
-	t->pins_1 = pins;
-	unlock_table(map, &flags);
-	return before;
-}
-
 /*
  * A taker in the worker can't be counted before another one is through, who waits for
  * cells to be merged.  The worker merges them, and says so.
