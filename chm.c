@@ -3212,10 +3212,10 @@ enum chm_way {
 	CHM_AWAIT,		/* a grace period */
 };
 
-/* A place for tests to have others make room in between. */
-VISIBLE_IF_KUNIT void chm_found_no_room(struct chm *map)
+/* A place for tests to have others make room: before a way is chosen, and after. */
+VISIBLE_IF_KUNIT void chm_found_no_room(struct chm *map, bool planned)
 {
-	KUNIT_STATIC_STUB_REDIRECT(chm_found_no_room, map);
+	KUNIT_STATIC_STUB_REDIRECT(chm_found_no_room, map, planned);
 }
 
 #if IS_ENABLED(CONFIG_KUNIT)
@@ -3387,6 +3387,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	bool settling;
 	int ret;
 
+	chm_found_no_room(map, false);
 	chm_lock(map, flags);
 	/* Where clone() fails each time, so does every migration. */
 	if (!block || map->aborts != op->aborts)
@@ -3395,7 +3396,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	way = chm_way_out(map, op, block, &plan);
 	settling = map->phase >= CHM_SETTLING;
 	chm_unlock(map, flags);
-	chm_found_no_room(map);
+	chm_found_no_room(map, true);
 	if (op->too_far && (!block || ++op->tries > CHM_NEAR_TRIES)) {
 		op->how |= CHM_ANYWHERE;
 		return 0;

@@ -1624,11 +1624,11 @@ struct chm_iter {
  * ends early and chm_iter_stale() says so.  A map takes a fresh seed when it is
  * flooded, and when its first pair comes after it was empty.
  *
- * In maps with a custom @equal, a key may be replaced by an equal one with
- * other bytes.  The above holds for such keys as well if @hash depends on its
- * seed, as jhash() does.  If @hash does not, such a key may come twice, or not
- * at all.  Keys that are not equal must not have equal hashes under every seed:
- * only one of them would come.
+ * In maps with a custom @equal, an equal key with other bytes may take the place
+ * of a key: by a replacement, or by a removal and an insertion.  The above holds
+ * for such keys as well if @hash depends on its seed, as jhash() does.  If @hash
+ * does not, such a key may come twice, or not at all.  Keys that are not equal
+ * must not have equal hashes under every seed: only one of them would come.
  *
  * Context: Any.
  */
@@ -2083,7 +2083,7 @@ void *chm_alloc(u64 bytes, gfp_t gfp);
 void chm_table_free(struct chm_table *t);
 void chm_stored(const struct chm_table *t);
 void chm_half_read(void);
-void chm_found_no_room(struct chm *map);
+void chm_found_no_room(struct chm *map, bool planned);
 
 /* What chm_alloc() does unless it is redirected. */
 void *__chm_alloc(u64 bytes, gfp_t gfp);

@@ -492,8 +492,24 @@ static void settle_entry(u32 k, struct entry *e, const u8 *value)
 	m.entries[k] = *e;
 }
 
+/*
+ * @k comes with other bytes than it had.  A walk that is past the old ones may see the
+ * new ones, too; and it may miss those that take the place of old ones.
+ */
+static void note_variant(u32 k, u8 variant)
+{
+	u32 i;
+
+	if (variant == m.entries[k].variant || m.hash == SEEDED)
+		return;
+	for (i = 0; i < WALKS; i++)
+		if (m.entries[k].present || m.walks[i].seen[k])
+			m.walks[i].loose[k] = true;
+}
+
 static void note_inserted(u32 k, struct entry *e, const u8 *value, u8 variant)
 {
+	note_variant(k, variant);
 	e->variant = variant;
 	settle_entry(k, e, value);
 	m.count++;
@@ -503,17 +519,6 @@ static void note_inserted(u32 k, struct entry *e, const u8 *value, u8 variant)
 static bool in_place(void)
 {
 	return m.p.class == CHM_WORD || m.p.class == CHM_CELL;
-}
-
-/* Another key may be in the place of the old one. */
-static void note_variant(u32 k, u8 variant)
-{
-	u32 i;
-
-	if (variant == m.entries[k].variant || m.hash == SEEDED)
-		return;
-	for (i = 0; i < WALKS; i++)
-		m.walks[i].loose[k] = true;
 }
 
 static void note_replaced(u32 k, struct entry *e, const u8 *value, u8 variant)
