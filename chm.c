@@ -741,6 +741,26 @@ static void chm_snapshot_free(struct chm_snapshot *s)
 		chm_free(s, s->bytes);
 }
 
+/* Is the room that @fresh has for a snapshot that of a table of @nr_chunks, or more? */
+static bool chm_snapshot_fits(const struct chm_table *fresh, u32 nr_chunks)
+{
+	const struct chm_snapshot *s = chm_pending(fresh);
+
+	if (!nr_chunks || !chm_takes_snapshots(fresh->p))
+		return !s;
+	return s && s->slots >= (unsigned long)nr_chunks * CHM_SLOTS;
+}
+
+/* Let it be so; @fresh was not published yet. */
+static int chm_snapshot_fit(struct chm_table *fresh, u32 nr_chunks, gfp_t gfp)
+{
+	if (chm_snapshot_fits(fresh, nr_chunks))
+		return 0;
+	chm_snapshot_free(chm_pending(fresh));
+	chm_snapshots(fresh)->pending = NULL;
+	return nr_chunks ? chm_snapshot_alloc(fresh, nr_chunks, gfp) : 0;
+}
+
 /* A place for tests to take part. */
 VISIBLE_IF_KUNIT void chm_table_free(struct chm_table *t)
 {
@@ -766,9 +786,9 @@ static struct chm_table *chm_table_build(const struct chm_params *p, void *ctx,
 	struct chm_table *fresh = chm_table_alloc(p, ctx, nr_chunks, gfp);
 	int ret;
 
-	if (IS_ERR(fresh) || !chm_takes_snapshots(p) || !old_chunks)
+	if (IS_ERR(fresh))
 		return fresh;
-	ret = chm_snapshot_alloc(fresh, old_chunks, gfp);
+	ret = chm_snapshot_fit(fresh, old_chunks, gfp);
 	if (!ret)
 		return fresh;
 	chm_table_free(fresh);
@@ -2929,7 +2949,8 @@ static bool chm_rushed(const struct chm *map, const struct chm_table *t,
 }
 
 /*
- * Begin to fill @fresh, or publish it if there is nothing to copy.
+ * Begin to fill @fresh, or publish it if there is nothing to copy.  If it has room for a
+ * snapshot, that is of the active table.
  * @stuck: a writer has no slot but in @fresh.  Return: -EBUSY if a migration is under
  * way, -EAGAIN if @fresh does not fit what has become of the map; then it is still the
  * caller's.
@@ -2944,15 +2965,9 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 		return -EBUSY;
 	if (max(map->entries, map->reserved) > fresh->max_entries)
 		return -EAGAIN;
-	/* The map became empty, and there is nothing to take a snapshot of. */
-	if (!t && chm_pending(fresh))
-		return -EAGAIN;
 	/* Others were retired meanwhile.  Without a slot that counts for less. */
 	if (t && !chm_may_retire(map, t, chm_bytes(fresh)) &&
 	    ((!stuck && !chm_full(map, t, true)) || chm_retired_by_far(map, t)))
-		return -EAGAIN;
-	if (t && chm_takes_snapshots(map->p) &&
-	    (!chm_pending(fresh) || chm_pending(fresh)->slots < chm_nr_slots(t)))
 		return -EAGAIN;
 	chm_seed_table(map, fresh);
 	chm_set_phase(map, CHM_IDLE);
@@ -3491,6 +3506,60 @@ static bool chm_leads_on(const struct chm *map, const struct chm_plan *plan)
 	       (plan->chunks < plan->old_chunks) == (plan->chunks < now);
 }
 
+/* A migration keeps a table that was built from being used.  Return: whether to try again. */
+static bool chm_wait_to_begin(struct chm *map)
+{
+	if (chm_in_worker())
+		return false;
+	chm_drive(map, U32_MAX, true);
+	/* Until cells are merged, no migration begins. */
+	if (READ_ONCE(map->phase) >= CHM_SETTLING)
+		chm_await(map);
+	return true;
+}
+
+/*
+ * Begin to move to @fresh, which was built as planned.  @now: to that plan, but in the
+ * place of the table that is there when it begins.
+ */
+static int chm_begin_move(struct chm *map, const struct chm_plan *plan,
+			  struct chm_plan *now, struct chm_table *fresh, gfp_t gfp)
+{
+	unsigned long flags;
+	int ret, no_memory = 0;
+	bool late;
+
+	do {
+		chm_lock(map, flags);
+		*now = chm_plan_for(chm_table(map), plan->chunks);
+		late = !chm_is_current(map, plan);
+		if (late && !chm_leads_on(map, plan))
+			ret = -ERESTART;
+		else if (!chm_snapshot_fits(fresh, now->old_chunks))
+			ret = -ESTALE;
+		else
+			ret = chm_begin(map, fresh, false);
+		/* This size is what the caller wants. */
+		if (!ret && !late && (map->next ?: chm_table(map)) == fresh)
+			fresh->roomy = false;
+		chm_unlock(map, flags);
+		if (ret == -ESTALE)
+			no_memory = chm_snapshot_fit(fresh, now->old_chunks, gfp);
+		if (no_memory)
+			return no_memory;
+	} while (ret == -ESTALE || (ret == -EBUSY && chm_wait_to_begin(map)));
+	return ret == -EBUSY ? -ERESTART : ret;
+}
+
+static void chm_count_failed_alloc(struct chm *map)
+{
+	unsigned long flags;
+
+	chm_lock(map, flags);
+	map->failed_allocs++;
+	chm_unlock(map, flags);
+}
+
 /*
  * Move to the table that was planned.  May sleep.  Return: 0; 1 if another table than that
  * of the plan made way for it; -ERESTART, with nothing done, if something else was under
@@ -3500,10 +3569,8 @@ static bool chm_leads_on(const struct chm *map, const struct chm_plan *plan)
 static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 {
 	struct chm_table *fresh;
-	unsigned long flags;
-	bool late;
+	struct chm_plan now;
 	int ret;
-	u32 id;
 
 	/* The size of such a table is beyond what can be calculated with. */
 	if (plan->chunks > CHM_MAX_CHUNKS)
@@ -3512,28 +3579,15 @@ static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 	if (ret)
 		return ret;
 	fresh = chm_table_build(map->p, map->ctx, plan->chunks, plan->old_chunks, gfp);
-	chm_lock(map, flags);
-	id = chm_table_id(chm_table(map));
-	late = id != plan->id;
-	if (IS_ERR(fresh))
-		ret = PTR_ERR(fresh);
-	else if (late && !chm_leads_on(map, plan))
-		ret = -EBUSY;
-	else
-		ret = chm_begin(map, fresh, false);
-	/* This size is what the caller wants. */
-	if (!ret && !late && (map->next ?: chm_table(map)) == fresh)
-		fresh->roomy = false;
-	map->failed_allocs += ret == -ENOMEM;
-	chm_unlock(map, flags);
-	if (ret && !IS_ERR(fresh)) {
+	ret = PTR_ERR_OR_ZERO(fresh) ?: chm_begin_move(map, plan, &now, fresh, gfp);
+	if (ret == -ENOMEM)
+		chm_count_failed_alloc(map);
+	if (ret && !IS_ERR(fresh))
 		chm_table_free(fresh);
-		return ret == -EBUSY ? -ERESTART : -EAGAIN;
-	}
-	if (!ret)
-		chm_drive(map, U32_MAX, true);
-	ret = ret ?: chm_move_result(map, id);
-	return ret ?: late;
+	if (ret)
+		return ret;
+	chm_drive(map, U32_MAX, true);
+	return chm_move_result(map, now.id) ?: now.id != plan->id;
 }
 
 /* --- Flood defence --- */

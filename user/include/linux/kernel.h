@@ -77,6 +77,7 @@
 #define PTR_ERR(p)		((long)(p))
 #define IS_ERR(p)		((unsigned long)(p) >= -4095UL)
 #define IS_ERR_OR_NULL(p)	(!(p) || IS_ERR(p))
+#define PTR_ERR_OR_ZERO(p)	((int)(IS_ERR(p) ? PTR_ERR(p) : 0))
 
 #ifndef pr_fmt
 #define pr_fmt(fmt)		fmt
