@@ -158,6 +158,9 @@
 #define CHM_WORKER_STEP		16U
 #define CHM_FLOOD_STEP		64U
 
+/* What copying a pair takes, about (speed.rst). */
+#define CHM_COPY_NS		16U
+
 /* No more where paths are long: chunks that pairs may pass in one hold. */
 #define CHM_STEP_WALK		1024U
 
@@ -2780,11 +2783,12 @@ static bool chm_is_largest(const struct chm_params *p, const struct chm_table *t
 	return p->max_entries && t->max_entries >= chm_most_entries(p);
 }
 
+/* @chunks, or the largest table if they would do for all pairs that may ever come. */
 static u64 chm_chunks_at_most(const struct chm_params *p, u64 chunks)
 {
-	u64 most = chm_most_entries(p);
-
-	return most ? min(chunks, chm_chunks_for(p, most)) : chunks;
+	if (!p->max_entries || chunks < chm_chunks_for(p, p->max_entries))
+		return chunks;
+	return min(chm_chunks_for(p, chm_most_entries(p)), CHM_MAX_CHUNKS);
 }
 
 static u64 chm_chunks_grown(const struct chm *map, const struct chm_table *t)
@@ -2871,7 +2875,7 @@ static bool chm_outgrown(const struct chm *map, const struct chm_table *t)
 {
 	const struct chm_params *p = map->p;
 
-	if (chm_is_largest(p, t) || (p->max_entries && map->entries >= p->max_entries))
+	if (chm_is_largest(p, t))
 		return false;
 	/* Its writers grow it, when it is full. */
 	if (p->reclaim == CHM_SYNC)
@@ -2944,8 +2948,9 @@ static void chm_seed_table(struct chm *map, struct chm_table *fresh)
 static bool chm_rushed(const struct chm *map, const struct chm_table *t,
 		       const struct chm_table *fresh)
 {
-	return fresh->nr_chunks > max(chm_chunks_usual(map->p, t),
-				      chm_chunks_needed(map, map->entries + 1));
+	u64 usual = chm_chunks_at_most(map->p, chm_chunks_usual(map->p, t));
+
+	return fresh->nr_chunks > max(usual, chm_chunks_needed(map, map->entries + 1));
 }
 
 /*
@@ -3061,7 +3066,7 @@ static noinline struct chm_plan chm_trigger_due(struct chm *map, struct chm_tabl
 		return none;
 	}
 	chunks = chm_chunks_due(map, t);
-	if (!chunks || (map->clone_failed && chm_is_put_off(map)))
+	if (!chunks)
 		return none;
 	bytes = chm_table_bytes(map->p, chunks);
 	/* Looking is not cheap, and a table is to be freed first. */
@@ -3074,6 +3079,9 @@ static noinline struct chm_plan chm_trigger_due(struct chm *map, struct chm_tabl
 		chm_call_worker(map);
 		return none;
 	}
+	/* The worker sees to it in a second, when there may be no writer. */
+	if (map->clone_failed && chm_is_put_off(map))
+		allocates = false;
 	if (bytes <= CHM_SMALL && allocates)
 		return chm_plan_for(t, chunks);
 	chm_want(map);
@@ -3739,6 +3747,12 @@ static u64 chm_chunks_tidy(const struct chm *map, const struct chm_table *t)
 
 /* --- The worker's turn at a map --- */
 
+/* Have there been so many writes to a table that was tidied that this is due again? */
+static bool chm_tidy_soon(const struct chm_table *t)
+{
+	return t->tidy_soon && t->writes > t->nr_chunks / 64;
+}
+
 /* What is to be allocated for; @tidy: not because of a writer. */
 static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 {
@@ -3763,26 +3777,35 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 	/* Nor, for a second, one that writers had to wait in: they need it all. */
 	if (*tidy && t->waited) {
 		t->waited = false;
+		t->tidy_soon = false;
 		if (!chm_is_put_off(map))
 			chm_put_off(map, 1);
 	}
 	*again = CHM_LATER;
 	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
 		return 0;
-	if ((*tidy || map->clone_failed) && chm_is_put_off(map)) {
+	if (((*tidy && !chm_tidy_soon(t)) || map->clone_failed) && chm_is_put_off(map)) {
 		*again = CHM_PUT_OFF;
 		return 0;
 	}
 	return chunks;
 }
 
-/* Spend a hundredth of the time at most, failures included. */
+/*
+ * Spend a hundredth of the time at most, failures included, and copying, which is still
+ * to come.  Where that is less than a second, wait for one, or for some writes: each of
+ * those costs a few microseconds then.
+ */
 static void chm_put_off_tidying(struct chm *map, u64 start, bool failed)
 {
-	u64 wait = div_u64(100 * (ktime_get_ns() - start), NSEC_PER_SEC);
+	struct chm_table *t = map->next ?: chm_table(map);
+	u64 spent = ktime_get_ns() - start + (u64)map->entries * CHM_COPY_NS;
+	u64 wait = div_u64(100 * spent, NSEC_PER_SEC) + failed;
 
 	if (!chm_is_put_off(map))
-		chm_put_off(map, min_t(u64, wait, 3600) + failed);
+		chm_put_off(map, clamp_t(u64, wait, 1, 3600));
+	if (t)
+		t->tidy_soon = !wait;
 }
 
 /* Look for the memory that is wanted, or that would make the map tidy. */

@@ -3651,6 +3651,41 @@ static void chm_clone_failure_undoes_growth(struct kunit *test)
 	expect_settled(test, l);
 }
 
+static unsigned long max_entries_of(struct chm *map)
+{
+	unsigned long flags, n;
+
+	n = lock_table(map, &flags)->max_entries;
+	unlock_table(map, &flags);
+	return n;
+}
+
+/* Pairs that come in the second after it have the map grow, though none comes later. */
+static void chm_clone_failure_is_overcome(struct kunit *test)
+{
+	struct ledger *l = test_ledger(test, 20000);
+	struct chm *map = test_item_map(test, CHM_CLONE);
+	unsigned long end;
+	u64 key = 2000;
+
+	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, key), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	fail_clone(l, map, 40, true);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), -ENOMEM);
+	fail_clone(l, map, -1, false);
+	/* The worker finds nothing to do. */
+	msleep(100);
+	for (; key <= max_entries_of(map); key++)
+		KUNIT_ASSERT_EQ(test, give_item(map, l, key, chm_insert), 0);
+	end = jiffies + 20 * HZ;
+	while (key > max_entries_of(map) && time_before(jiffies, end))
+		msleep(20);
+	KUNIT_EXPECT_LE(test, key, max_entries_of(map));
+	KUNIT_EXPECT_EQ(test, wrong_items(map, 0, key), 0);
+	destroy_now(test, map);
+	expect_settled(test, l);
+}
+
 static void chm_clone_failure_undoes_shrink(struct kunit *test)
 {
 	struct ledger *l = test_ledger(test, 5000);
@@ -3732,6 +3767,7 @@ static struct kunit_case chm_drop_cases[] = {
 	KUNIT_CASE_PARAM(chm_drop_of_dead_in_retired_table, reclaim_gen_params),
 	KUNIT_CASE_PARAM(chm_drop_of_word_is_the_last, reclaim_gen_params),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_growth, reclaim_gen_params),
+	KUNIT_CASE(chm_clone_failure_is_overcome),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_shrink, reclaim_gen_params),
 	KUNIT_CASE(chm_shrink_that_fails_ends_reserve),
 	KUNIT_CASE(chm_drop_after_grace_period),

@@ -72,6 +72,13 @@ static void count_hits(const struct chm_table *t, u32 chunk, struct cost *c)
 	}
 }
 
+static unsigned long migrations_of(struct chm *map)
+{
+	struct chm_stats s = stats_of(map);
+
+	return migrations(&s);
+}
+
 static struct cost cost_of(struct chm *map)
 {
 	unsigned long flags;
@@ -385,6 +392,70 @@ static void chm_wear_by_flapping_takes_one_table(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/*
+ * One key is replaced all the time, and strays from home again and again.  That is no
+ * reason to copy a large table more often than once for some of its chunks' writes, or
+ * once a second.
+ */
+static void chm_wear_by_a_hot_key_is_cheap(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long before, most;
+	u64 end, key = 7, n;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, scaled(300000, 20000)), 0);
+	wait_calm(test, map);
+	before = migrations_of(map);
+	end = ktime_get_ns() + 3 * NSEC_PER_SEC;
+	for (n = 0; ktime_get_ns() < end; n++) {
+		KUNIT_ASSERT_EQ(test, chm_replace(map, &key, &n, GFP_KERNEL), 0);
+		usleep_range(500, 1000);
+	}
+	most = n * 64 / stats_of(map).chunks + 3 + 1;
+	kunit_info(test, "measured: %llu replacements, moved %lu times, at most %lu", n,
+		   migrations_of(map) - before, most);
+	KUNIT_EXPECT_LE(test, migrations_of(map) - before, most);
+	wait_calm(test, map);
+	KUNIT_EXPECT_LE(test, distance_of(map, 7), usual_distance(map));
+	expect_sound(test, map);
+}
+
+static const u32 maxima[] = { 9, 0 };
+
+static void describe_maximum(const u32 *max, char *desc)
+{
+	strscpy(desc, *max ? "at_its_maximum" : "without_one", KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(maximum, maxima, describe_maximum);
+
+/* A table that is large for DEAD slots is not too large as soon as it has none. */
+static void chm_wear_of_small_cache_does_not_flap(struct kunit *test)
+{
+	const u32 *max = test->param_value;
+	const struct chm_params p = {
+		.key_size = 8, .value_size = 8, .max_entries = *max,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 end, key;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 9), 0);
+	wait_calm(test, map);
+	end = ktime_get_ns() + 2 * NSEC_PER_SEC;
+	for (key = 9; ktime_get_ns() < end; key++) {
+		KUNIT_ASSERT_EQ(test, remove_key(map, key - 9), 0);
+		KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
+		if (key % 16 == 0)
+			usleep_range(500, 1000);
+	}
+	kunit_info(test, "measured: %llu evictions, %lu shrinks", key - 9,
+		   stats_of(map).shrinks);
+	KUNIT_EXPECT_LE(test, stats_of(map).shrinks, 4);
+	wait_calm(test, map);
+	KUNIT_EXPECT_LE(test, stats_of(map).slots, 6 * CHM_SLOTS);
+	expect_sound(test, map);
+}
+
 /* What is hardly used shrinks by itself, and goes when all pairs are gone. */
 static void chm_wear_of_large_map_is_given_back(struct kunit *test)
 {
@@ -419,6 +490,37 @@ static void chm_wear_of_fast_fill_is_given_back(struct kunit *test)
 		KUNIT_EXPECT_LE(test, stats_of(map).bytes, 38 * n);
 	}
 	expect_sound(test, map);
+}
+
+/* All pairs that may come, an eighth more, and what there is besides in the last page. */
+static unsigned long most_slots(unsigned long max_entries)
+{
+	return max_entries * 10 / 7 + PAGE_SIZE / 16;
+}
+
+/* Nor is there more than the last growth needs if that is to the maximum. */
+static void chm_wear_of_fast_fill_to_maximum(struct kunit *test)
+{
+	struct chm *maps[24];
+	struct chm_params p = {
+		.key_size = 8, .value_size = 8, .class = CHM_CELL,
+	};
+	unsigned long n = scaled(20000, 5000);
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(maps); i++, n = n * 108 / 100) {
+		p.max_entries = n;
+		maps[i] = test_map(test, &p);
+		KUNIT_ASSERT_EQ(test, insert_keys(maps[i], 0, n), 0);
+	}
+	for (i = 0; i < ARRAY_SIZE(maps); i++) {
+		struct chm_stats s;
+
+		wait_calm(test, maps[i]);
+		s = stats_of(maps[i]);
+		KUNIT_EXPECT_LE_MSG(test, s.slots, most_slots(s.entries), "%lu pairs",
+				    s.entries);
+	}
 }
 
 /* Also while there is always something to do, but little. */
@@ -537,8 +639,7 @@ static void chm_wear_of_full_cache_is_given_back(struct kunit *test)
 	KUNIT_EXPECT_GT(test, stats_of(map).rehashes, rehashes);
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	wait_calm(test, map);
-	/* And what there is besides in the last page. */
-	KUNIT_EXPECT_LE(test, stats_of(map).slots, n * 10 / 7 + PAGE_SIZE / 16);
+	KUNIT_EXPECT_LE(test, stats_of(map).slots, most_slots(n));
 	expect_sound(test, map);
 }
 
@@ -1388,8 +1489,11 @@ static struct kunit_case chm_wear_cases[] = {
 	KUNIT_CASE(chm_wear_of_small_map_is_given_back),
 	KUNIT_CASE_PARAM(chm_wear_by_a_moment_of_flapping, moment_gen_params),
 	KUNIT_CASE(chm_wear_by_flapping_takes_one_table),
+	KUNIT_CASE(chm_wear_by_a_hot_key_is_cheap),
+	KUNIT_CASE_PARAM(chm_wear_of_small_cache_does_not_flap, maximum_gen_params),
 	KUNIT_CASE(chm_wear_of_large_map_is_given_back),
 	KUNIT_CASE(chm_wear_of_fast_fill_is_given_back),
+	KUNIT_CASE(chm_wear_of_fast_fill_to_maximum),
 	KUNIT_CASE(chm_wear_of_large_map_is_given_back_early),
 	KUNIT_CASE(chm_wear_of_draining_map_copies_little),
 	KUNIT_CASE(chm_wear_beside_reservation),

@@ -4652,6 +4652,43 @@ static void chm_reserve_while_cells_move(struct kunit *test)
 	expect_built_once(test, &cell_params);
 }
 
+/* Fills a cache before the worker has looked, and evicts some. */
+static void expect_slack(struct kunit *test, unsigned long n)
+{
+	const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .max_entries = n,
+	};
+	struct plug *plug = plug_worker(test);
+	struct chm *map = test_map(test, &p);
+	const struct chm_table *t;
+	unsigned long flags, max;
+	u64 key;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	unplug_worker(test, plug);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	for (key = n; key < n + 20; key++) {
+		KUNIT_ASSERT_EQ(test, remove_key(map, key - n), 0);
+		KUNIT_ASSERT_EQ(test, insert_key(map, key), 0);
+		if (key % 4 == 0)
+			KUNIT_ASSERT_TRUE(test, settle(map));
+	}
+	t = lock_table(map, &flags);
+	max = t->max_entries;
+	unlock_table(map, &flags);
+	KUNIT_EXPECT_GE_MSG(test, max, n * 9 / 8, "%lu pairs", n);
+	expect_sound(test, map);
+}
+
+/* Has a full cache room for an eighth more, no matter how it came to be full? */
+static void chm_insert_maximum_before_worker(struct kunit *test)
+{
+	unsigned long n;
+
+	for (n = 1000; n < scaled(120000, 10000); n = n * 103 / 100)
+		expect_slack(test, n);
+}
+
 /* What the worker has allocated for the table before does not replace it. */
 static void chm_shrink_beside_worker(struct kunit *test)
 {
@@ -6204,6 +6241,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_shrink_meets_smaller_table),
 	KUNIT_CASE(chm_reserve_while_others_move),
 	KUNIT_CASE(chm_reserve_while_cells_move),
+	KUNIT_CASE(chm_insert_maximum_before_worker),
 	KUNIT_CASE(chm_shrink_beside_worker),
 	KUNIT_CASE(chm_reserve_for_atomic_callers),
 	KUNIT_CASE(chm_replace_stuck_in_small_table),
