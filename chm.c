@@ -158,7 +158,7 @@
 #define CHM_WORKER_STEP		16U
 #define CHM_FLOOD_STEP		64U
 
-/* What copying a pair takes, about (speed.rst). */
+/* What copying a small pair takes, about (speed.rst). */
 #define CHM_COPY_NS		16U
 
 /* No more where paths are long: chunks that pairs may pass in one hold. */
@@ -573,7 +573,8 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->slots_offset = chm_slots_offset(t->slot_size);
 	t->p = p;
 	t->ctx = ctx;
-	t->id = atomic_inc_return(&chm_tables);
+	/* 0 is none, after 2^32 tables, too. */
+	t->id = atomic_inc_return(&chm_tables) ?: atomic_inc_return(&chm_tables);
 	/*
 	 * O14: no seal has this one.  Pairs with chm_ahead_good(): without it the walk
 	 * would not notice that the slots of the first generation were reused.
@@ -3767,8 +3768,11 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 		*again = CHM_LATER;
 	chunks = chm_chunks_due(map, t);
 	*tidy = !chunks;
-	if (*tidy)
+	/* What must not be done while memory is wanted, chm_turn_empty(), can be now. */
+	if (*tidy && map->phase == CHM_WANTED) {
 		chm_set_phase(map, CHM_IDLE);
+		chm_call_worker(map);
+	}
 	/* A table that was made for a promise is not to be given back before it. */
 	if (!chunks && !map->claims)
 		chunks = chm_chunks_tidy(map, t);
@@ -3781,6 +3785,9 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 		if (!chm_is_put_off(map))
 			chm_put_off(map, 1);
 	}
+	/* That second is over: what is put off from now on is tidying. */
+	if (!chm_is_put_off(map))
+		map->clone_failed = false;
 	*again = CHM_LATER;
 	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
 		return 0;
@@ -3791,16 +3798,24 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 	return chunks;
 }
 
+/* What copying all pairs takes, about; with clone(), what it took the last time. */
+static u64 chm_copying_ns(const struct chm *map)
+{
+	const struct chm_table *t = chm_table(map);
+	u64 ns = (u64)map->entries * (CHM_COPY_NS + t->slot_size / 4);
+
+	return map->p->class == CHM_CLONE ? max(ns, t->migrated_ns) : ns;
+}
+
 /*
- * Spend a hundredth of the time at most, failures included, and copying, which is still
- * to come.  Where that is less than a second, wait for one, or for some writes: each of
+ * Tidying has taken @ns, with what is still to come.  Spend a hundredth of the time at
+ * most.  Where that is less than a second, wait for one, or for some writes: each of
  * those costs a few microseconds then.
  */
-static void chm_put_off_tidying(struct chm *map, u64 start, bool failed)
+static void chm_put_off_tidying(struct chm *map, u64 ns, bool failed)
 {
 	struct chm_table *t = map->next ?: chm_table(map);
-	u64 spent = ktime_get_ns() - start + (u64)map->entries * CHM_COPY_NS;
-	u64 wait = div_u64(100 * spent, NSEC_PER_SEC) + failed;
+	u64 wait = div_u64(100 * ns, NSEC_PER_SEC) + failed;
 
 	if (!chm_is_put_off(map))
 		chm_put_off(map, clamp_t(u64, wait, 1, 3600));
@@ -3811,7 +3826,7 @@ static void chm_put_off_tidying(struct chm *map, u64 start, bool failed)
 /* Look for the memory that is wanted, or that would make the map tidy. */
 static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 {
-	u64 start = ktime_get_ns();
+	u64 start = ktime_get_ns(), copying = 0;
 	const struct chm_params *p;
 	struct chm_table *fresh = NULL;
 	enum chm_turn again;
@@ -3824,6 +3839,8 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 	if (!chm_lock_turn(map, worker, &flags))
 		return CHM_GONE;
 	plan = chm_plan_for(chm_table(map), chm_turn_chunks(map, &tidy, &again));
+	if (plan.chunks)
+		copying = chm_copying_ns(map);
 	p = map->p;
 	ctx = map->ctx;
 	chm_unlock_turn(map, worker, flags);
@@ -3843,7 +3860,8 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 			chm_begin_planned(map, &plan, fresh, false) : -EAGAIN;
 	map->failed_allocs += ret == -ENOMEM;
 	if (tidy)
-		chm_put_off_tidying(map, start, ret == -ENOMEM);
+		chm_put_off_tidying(map, ktime_get_ns() - start + (ret ? 0 : copying),
+				    ret == -ENOMEM);
 	chm_unlock_turn(map, worker, flags);
 	if (ret && !IS_ERR_OR_NULL(fresh))
 		chm_table_free(fresh);

@@ -3686,6 +3686,51 @@ static void chm_clone_failure_is_overcome(struct kunit *test)
 	expect_settled(test, l);
 }
 
+#define EMPTIED		40U
+
+static bool refuse_clone;
+
+static int clone_or_refuse(void *ctx, void *key, void *value, const void *old_key,
+			   const void *old_value, gfp_t gfp)
+{
+	return READ_ONCE(refuse_clone) ? -ENOMEM : 0;
+}
+
+/* DEAD slots make a table due that clone() does not let it have; then all pairs go. */
+static void chm_clone_failure_leaves_no_table(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.class = CHM_CLONE, .clone = clone_or_refuse,
+	};
+	struct chm *maps[EMPTIED];
+	u64 oldest, next;
+	u32 i;
+
+	for (i = 0; i < EMPTIED; i++) {
+		maps[i] = test_map(test, &p);
+		KUNIT_ASSERT_EQ(test, insert_keys(maps[i], 0, i + 1), 0);
+		KUNIT_ASSERT_TRUE(test, settle(maps[i]));
+	}
+	for (i = 0; i < EMPTIED; i++) {
+		WRITE_ONCE(refuse_clone, true);
+		oldest = 0;
+		next = i + 1;
+		/* Until it is wanted, phase 1; or the table is full. */
+		while (oldest < 10 * i && READ_ONCE(maps[i]->phase) != 1) {
+			KUNIT_ASSERT_EQ(test, remove_key(maps[i], oldest++), 0);
+			if (insert_key(maps[i], next))
+				break;
+			next++;
+		}
+		KUNIT_EXPECT_EQ(test, remove_keys(maps[i], oldest, next), 0);
+		WRITE_ONCE(refuse_clone, false);
+	}
+	for (i = 0; i < EMPTIED; i++)
+		KUNIT_ASSERT_TRUE(test, wait_for_zero(maps[i],
+						      offsetof(struct chm_stats, bytes)));
+}
+
 static void chm_clone_failure_undoes_shrink(struct kunit *test)
 {
 	struct ledger *l = test_ledger(test, 5000);
@@ -3768,6 +3813,7 @@ static struct kunit_case chm_drop_cases[] = {
 	KUNIT_CASE_PARAM(chm_drop_of_word_is_the_last, reclaim_gen_params),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_growth, reclaim_gen_params),
 	KUNIT_CASE(chm_clone_failure_is_overcome),
+	KUNIT_CASE(chm_clone_failure_leaves_no_table),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_shrink, reclaim_gen_params),
 	KUNIT_CASE(chm_shrink_that_fails_ends_reserve),
 	KUNIT_CASE(chm_drop_after_grace_period),
