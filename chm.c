@@ -3535,8 +3535,8 @@ static int chm_begin_move(struct chm *map, const struct chm_plan *plan,
 			  struct chm_plan *now, struct chm_table *fresh, gfp_t gfp)
 {
 	unsigned long flags;
-	int ret, no_memory = 0;
 	bool late;
+	int ret;
 
 	do {
 		chm_lock(map, flags);
@@ -3553,9 +3553,7 @@ static int chm_begin_move(struct chm *map, const struct chm_plan *plan,
 			fresh->roomy = false;
 		chm_unlock(map, flags);
 		if (ret == -ESTALE)
-			no_memory = chm_snapshot_fit(fresh, now->old_chunks, gfp);
-		if (no_memory)
-			return no_memory;
+			ret = chm_snapshot_fit(fresh, now->old_chunks, gfp) ?: -ESTALE;
 	} while (ret == -ESTALE || (ret == -EBUSY && chm_wait_to_begin(map)));
 	return ret == -EBUSY ? -ERESTART : ret;
 }

@@ -3651,15 +3651,6 @@ static void chm_clone_failure_undoes_growth(struct kunit *test)
 	expect_settled(test, l);
 }
 
-static unsigned long max_entries_of(struct chm *map)
-{
-	unsigned long flags, n;
-
-	n = lock_table(map, &flags)->max_entries;
-	unlock_table(map, &flags);
-	return n;
-}
-
 /* Pairs that come in the second after it have the map grow, though none comes later. */
 static void chm_clone_failure_is_overcome(struct kunit *test)
 {

@@ -97,6 +97,16 @@ static inline void unlock_table(struct chm *map, unsigned long *flags)
 	spin_unlock_irqrestore(&map->lock, *flags);
 }
 
+/* Pairs that its table is for; it must have one. */
+static inline unsigned long max_entries_of(struct chm *map)
+{
+	unsigned long flags, n;
+
+	n = lock_table(map, &flags)->max_entries;
+	unlock_table(map, &flags);
+	return n;
+}
+
 /* As if so many calls looked at cells that they take.  Return: how many did. */
 static inline u16 set_pins(struct chm *map, u16 pins)
 {

@@ -4637,6 +4637,8 @@ static void expect_built_once(struct kunit *test, const struct chm_params *p)
 	kunit_deactivate_static_stub(test, chm_alloc);
 	KUNIT_EXPECT_EQ(test, builds, 1);
 	KUNIT_EXPECT_GE(test, stats_of(map).slots, 250000);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 300), 300 - chm_count(map));
 	expect_sound(test, map);
 }
 
@@ -4660,8 +4662,6 @@ static void expect_slack(struct kunit *test, unsigned long n)
 	};
 	struct plug *plug = plug_worker(test);
 	struct chm *map = test_map(test, &p);
-	const struct chm_table *t;
-	unsigned long flags, max;
 	u64 key;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
@@ -4673,10 +4673,7 @@ static void expect_slack(struct kunit *test, unsigned long n)
 		if (key % 4 == 0)
 			KUNIT_ASSERT_TRUE(test, settle(map));
 	}
-	t = lock_table(map, &flags);
-	max = t->max_entries;
-	unlock_table(map, &flags);
-	KUNIT_EXPECT_GE_MSG(test, max, n * 9 / 8, "%lu pairs", n);
+	KUNIT_EXPECT_GE_MSG(test, max_entries_of(map), n * 9 / 8, "%lu pairs", n);
 	expect_sound(test, map);
 }
 
@@ -5368,17 +5365,17 @@ static unsigned long tables_built;
 #define FLOOD		BIT_ULL(32)	/* the first of keys that collide */
 #define FLOOD_KEYS	230U
 
+static const struct chm_params flood_params = {
+	.key_size = sizeof(u64), .value_size = sizeof(u64), .hash = hash_flooded_late,
+};
+
 /* A map in the middle of a migration that only writers take further. */
 static struct chm *flood_map(struct kunit *test, struct plug **plug)
 {
-	const struct chm_params p = {
-		.key_size = sizeof(u64), .value_size = sizeof(u64),
-		.hash = hash_flooded_late,
-	};
 	struct chm *map;
 
 	flooded_seed = 0;
-	map = test_map(test, &p);
+	map = test_map(test, &flood_params);
 	*plug = fill_and_plug(test, map, 1300, 300);
 	be_restless(test, 1, true);
 	begin_migration(test, map, 300);
@@ -5397,14 +5394,10 @@ static void flood_expect_over(struct kunit *test, struct chm *map)
 /* A table that is more than half full has longer paths by nature, but not that long. */
 static void chm_flood_of_fuller_table(struct kunit *test)
 {
-	const struct chm_params p = {
-		.key_size = sizeof(u64), .value_size = sizeof(u64),
-		.hash = hash_flooded_late,
-	};
 	struct chm *map;
 
 	flooded_seed = 0;
-	map = test_map(test, &p);
+	map = test_map(test, &flood_params);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 20000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 15000), 0);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, FLOOD, FLOOD + 1500), 0);
