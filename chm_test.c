@@ -3656,17 +3656,18 @@ static void chm_clone_failure_is_overcome(struct kunit *test)
 {
 	struct ledger *l = test_ledger(test, 20000);
 	struct chm *map = test_item_map(test, CHM_CLONE);
-	unsigned long end;
+	unsigned long end, most;
 	u64 key = 2000;
 
 	KUNIT_ASSERT_EQ(test, give_items(map, l, 0, key), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
+	most = max_entries_of(map);
 	fail_clone(l, map, 40, true);
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 5000, GFP_KERNEL), -ENOMEM);
 	fail_clone(l, map, -1, false);
 	/* The worker finds nothing to do. */
 	msleep(100);
-	for (; key <= max_entries_of(map); key++)
+	for (; key <= most; key++)
 		KUNIT_ASSERT_EQ(test, give_item(map, l, key, chm_insert), 0);
 	end = jiffies + 20 * HZ;
 	while (key > max_entries_of(map) && time_before(jiffies, end))

@@ -5462,13 +5462,14 @@ static void chm_flood_of_many_ends_migration(struct kunit *test)
 
 /*
  * Keys beyond 32 bits have one home, in the middle of the table, whatever the seed; the
- * homes of others are before it.
+ * homes of others are well before it.
  */
 static u64 hash_flooded_always(const void *key, u64 seed)
 {
 	u64 k = *(const u64 *)key;
+	u64 home = chm_fold(chm_fold(k ^ seed)) >> 3;
 
-	return unmix(k >> 32 ? BIT_ULL(63) : chm_fold(chm_fold(k ^ seed)) >> 1, seed);
+	return unmix(k >> 32 ? BIT_ULL(63) : 3 * home, seed);
 }
 
 /* How many chunks are copied when @key is inserted. */
