@@ -4654,6 +4654,32 @@ static void chm_reserve_while_cells_move(struct kunit *test)
 	expect_built_once(test, &cell_params);
 }
 
+/* While a large table is built, the map gets ten times as many pairs, and others grow it. */
+static void *alloc_while_others_grow(u64 bytes, gfp_t gfp)
+{
+	struct kunit *test = kunit_get_current_test();
+
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, insert_keys(moving, 300, 3000), 0);
+	return __chm_alloc(bytes, gfp);
+}
+
+/* G9: room for a snapshot of the small table does not do for that of the larger one. */
+static void chm_reserve_while_cells_grow(struct kunit *test)
+{
+	struct chm *map = test_map(test, &cell_params);
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 300), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	moving = map;
+	kunit_activate_static_stub(test, chm_alloc, alloc_while_others_grow);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 200000, GFP_KERNEL), 0);
+	KUNIT_EXPECT_GE(test, stats_of(map).slots, 250000);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 3000), 0);
+	expect_sound(test, map);
+}
+
 /* Fills a cache before the worker has looked, and evicts some. */
 static void expect_slack(struct kunit *test, unsigned long n)
 {
@@ -6235,6 +6261,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_shrink_meets_smaller_table),
 	KUNIT_CASE(chm_reserve_while_others_move),
 	KUNIT_CASE(chm_reserve_while_cells_move),
+	KUNIT_CASE(chm_reserve_while_cells_grow),
 	KUNIT_CASE(chm_insert_maximum_before_worker),
 	KUNIT_CASE(chm_shrink_beside_worker),
 	KUNIT_CASE(chm_reserve_for_atomic_callers),
