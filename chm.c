@@ -2954,12 +2954,18 @@ static bool chm_rushed(const struct chm *map, const struct chm_table *t,
 	return fresh->nr_chunks > max(usual, chm_chunks_needed(map, map->entries + 1));
 }
 
+/* Is there room in @fresh for all pairs, and for those that were promised room? */
+static bool chm_fits(const struct chm *map, const struct chm_table *fresh)
+{
+	return max(map->entries, map->reserved) <= fresh->max_entries;
+}
+
 /*
  * Begin to fill @fresh, or publish it if there is nothing to copy.  If it has room for a
  * snapshot, that is of the active table.
  * @stuck: a writer has no slot but in @fresh.  Return: -EBUSY if a migration is under
- * way, -EAGAIN if @fresh does not fit what has become of the map; then it is still the
- * caller's.
+ * way, -EAGAIN if @fresh does not fit what has become of the map, or another table must
+ * be freed first; then it is still the caller's.
  */
 static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 {
@@ -2969,7 +2975,7 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 	lockdep_assert_held(&map->lock);
 	if (map->phase > CHM_WANTED)
 		return -EBUSY;
-	if (max(map->entries, map->reserved) > fresh->max_entries)
+	if (!chm_fits(map, fresh))
 		return -EAGAIN;
 	/* Others were retired meanwhile.  Without a slot that counts for less. */
 	if (t && !chm_may_retire(map, t, chm_bytes(fresh)) &&
@@ -3515,14 +3521,17 @@ static bool chm_leads_on(const struct chm *map, const struct chm_plan *plan)
 	       (plan->chunks < plan->old_chunks) == (plan->chunks < now);
 }
 
-/* A migration keeps a table that was built from being used.  Return: whether to try again. */
-static bool chm_wait_to_begin(struct chm *map)
+/*
+ * A migration keeps a table that was built from being used; or, if @retired, another
+ * table that is to be freed first.  Return: whether to try again.
+ */
+static bool chm_wait_to_begin(struct chm *map, bool retired)
 {
 	if (chm_in_worker())
 		return false;
 	chm_drive(map, U32_MAX, true);
 	/* Until cells are merged, no migration begins. */
-	if (READ_ONCE(map->phase) >= CHM_SETTLING)
+	if (retired || READ_ONCE(map->phase) >= CHM_SETTLING)
 		chm_await(map);
 	return true;
 }
@@ -3535,7 +3544,7 @@ static int chm_begin_move(struct chm *map, const struct chm_plan *plan,
 			  struct chm_plan *now, struct chm_table *fresh, gfp_t gfp)
 {
 	unsigned long flags;
-	bool late;
+	bool late, wait;
 	int ret;
 
 	do {
@@ -3551,10 +3560,11 @@ static int chm_begin_move(struct chm *map, const struct chm_plan *plan,
 		/* This size is what the caller wants. */
 		if (!ret && !late && (map->next ?: chm_table(map)) == fresh)
 			fresh->roomy = false;
+		wait = ret == -EBUSY || (ret == -EAGAIN && chm_fits(map, fresh));
 		chm_unlock(map, flags);
 		if (ret == -ESTALE)
 			ret = chm_snapshot_fit(fresh, now->old_chunks, gfp) ?: -ESTALE;
-	} while (ret == -ESTALE || (ret == -EBUSY && chm_wait_to_begin(map)));
+	} while (ret == -ESTALE || (wait && chm_wait_to_begin(map, ret == -EAGAIN)));
 	return ret == -EBUSY ? -ERESTART : ret;
 }
 

@@ -4654,6 +4654,59 @@ static void chm_reserve_while_cells_move(struct kunit *test)
 	expect_built_once(test, &cell_params);
 }
 
+static struct long_reader *in_the_way;
+
+static void reader_leaves(struct work_struct *work)
+{
+	WRITE_ONCE(in_the_way->leave, true);
+}
+
+static DECLARE_DELAYED_WORK(reader_leaves_work, reader_leaves);
+
+/* While a table is built, the map grows, and a reader still sees the table before. */
+static void *alloc_while_others_retire(u64 bytes, gfp_t gfp)
+{
+	struct kunit *test = kunit_get_current_test();
+	struct chm_stats s = stats_of(moving);
+	u64 key;
+
+	if (bytes < SZ_1M || ++builds > 5)
+		return __chm_alloc(bytes, gfp);
+	if (builds == 1) {
+		in_the_way = test_reader(test);
+		for (key = s.entries; key < 140000 && !s.grows; key++) {
+			KUNIT_EXPECT_EQ(test, insert_key(moving, key), 0);
+			s = stats_of(moving);
+		}
+		KUNIT_EXPECT_EQ(test, s.grows, 1);
+		schedule_delayed_work(&reader_leaves_work, HZ / 20);
+	}
+	return __chm_alloc(bytes, gfp);
+}
+
+/* Nor is it built in vain if another table must be freed first. */
+static void chm_reserve_while_others_retire(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long n;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100000, GFP_KERNEL), 0);
+	n = max_entries_of(map);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	moving = map;
+	builds = 0;
+	kunit_activate_static_stub(test, chm_alloc, alloc_while_others_retire);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 2 * n, GFP_KERNEL), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	flush_delayed_work(&reader_leaves_work);
+	stop_reader(test, in_the_way);
+	KUNIT_EXPECT_EQ(test, builds, 1);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, chm_count(map)), 0);
+	expect_sound(test, map);
+}
+
 /* While a large table is built, the map gets ten times as many pairs, and others grow it. */
 static void *alloc_while_others_grow(u64 bytes, gfp_t gfp)
 {
@@ -6262,6 +6315,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_reserve_while_others_move),
 	KUNIT_CASE(chm_reserve_while_cells_move),
 	KUNIT_CASE(chm_reserve_while_cells_grow),
+	KUNIT_CASE(chm_reserve_while_others_retire),
 	KUNIT_CASE(chm_insert_maximum_before_worker),
 	KUNIT_CASE(chm_shrink_beside_worker),
 	KUNIT_CASE(chm_reserve_for_atomic_callers),
