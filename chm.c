@@ -1091,6 +1091,7 @@ static const void *chm_old_cell(const struct chm_snapshot *s,
 				const struct chm_table *t, const void *key,
 				const void *now)
 {
+	/* O5: this may compare keys that were removed.  Pairs with chm_await_summing(). */
 	const void *old = __chm_lookup_hashed(s->from, key,
 					      __chm_hash(s->from, key, t->p),
 					      t->p);
@@ -2438,6 +2439,19 @@ static bool chm_merge_some(struct chm_snapshot *s, const struct chm_table *to,
 	return s->cursor == from->nr_chunks;
 }
 
+/*
+ * O5: readers that saw the snapshot of @t compare keys in the old table, where pairs that
+ * were removed since are still FULL.  Pairs with chm_old_cell(): without this, drop()
+ * would free a key that one of them looks at.
+ */
+static void chm_await_summing(struct chm_table *t)
+{
+	t->awaited = false;
+	/* Only if there are some: else the next seal may take the same cookie (O14). */
+	if (t->dead[!t->dead_gen])
+		WRITE_ONCE(t->cookie, get_state_synchronize_rcu());
+}
+
 /* All of @s is merged into the active table: put it away with the old one. */
 static void chm_end_snapshot(struct chm *map, struct chm_snapshot *s)
 {
@@ -2449,6 +2463,7 @@ static void chm_end_snapshot(struct chm *map, struct chm_snapshot *s)
 	 * the old table, whose cookie is taken after this (O7).
 	 */
 	smp_store_release(&chm_snapshots(t)->pending, NULL);
+	chm_await_summing(t);
 	chm_snapshots(s->from)->spent = s;
 	chm_set_phase(map, CHM_IDLE);
 	chm_retire(map, s->from);

@@ -5378,6 +5378,48 @@ static void chm_cells_are_merged_before_drop(struct kunit *test)
 	KUNIT_EXPECT_EQ_MSG(test, atomic64_read(&seen->values), sum, "G9");
 }
 
+static bool wait_merged(struct chm *map)
+{
+	unsigned long end = jiffies + 20 * HZ;
+
+	while (READ_ONCE(map->phase) && time_before(jiffies, end))
+		msleep(20);
+	return !READ_ONCE(map->phase);
+}
+
+/*
+ * O5: a reader that sums up a cell compares keys in the old table, also that of a pair
+ * which was removed since.  Its drop() waits for a reader that came before all is merged.
+ */
+static void chm_drop_waits_for_summing(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_CELL,
+		.drop = seen_drop,
+	};
+	u64 *want = test_alloc(test, HALF_KEYS * sizeof(*want));
+	struct seen *seen = test_alloc(test, sizeof(*seen));
+	struct chm *map = test_alloc(test, sizeof(*map));
+	struct long_reader *r;
+	struct plug *plug;
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &p, seen, NULL), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
+	plug = half_grow(test, map, want);
+	KUNIT_EXPECT_EQ(test, remove_key(map, HALF_REPLACED), 0);
+	synchronize_rcu();
+	r = test_reader(test);
+	complete_all(&plug->leave);
+	KUNIT_EXPECT_TRUE(test, wait_merged(map));
+	msleep(50);
+	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 0);
+	stop_reader(test, r);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_GT(test, atomic_read(&seen->drops), 0);
+	expect_sound(test, map);
+}
+
 static struct merging {
 	struct chm		*map;
 	struct long_reader	*reader;
@@ -6332,6 +6374,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_taker_leaves_retired_tables),
 	KUNIT_CASE(chm_cell_is_replaced_at_once),
 	KUNIT_CASE(chm_cells_are_merged_before_drop),
+	KUNIT_CASE(chm_drop_waits_for_summing),
 	KUNIT_CASE(chm_cells_are_merged_meanwhile),
 	KUNIT_CASE(chm_clear_in_place_midway),
 	KUNIT_CASE(chm_flood_of_fuller_table),
