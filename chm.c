@@ -1611,8 +1611,9 @@ static void chm_seal(struct chm_table *t)
 	/*
 	 * O5: the cookie comes after the last DEAD store it covers.  Pairs
 	 * with the end of the sections of readers who saw FULL before it.
-	 * O14: and before the stores that reuse the slots.  Pairs with
-	 * chm_ahead_good(), for which it is another one than before.
+	 * O14: and before the stores that reuse the slots: get_state_synchronize_rcu()
+	 * is a full barrier.  Pairs with chm_ahead_good(), for which it is another one
+	 * than before.
 	 */
 	cookie = get_state_synchronize_rcu();
 	if (t->awaited && t->awaited_cookie != t->cookie)
@@ -4451,14 +4452,14 @@ static void chm_second_work(struct work_struct *work)
  * What a call has to know about its map and its context: warn once, and say which
  * function it was.
  */
-#define chm_check_call(map, sleeps) ({					\
+#define __chm_check_call(map, sleeps) ({				\
 	int __ret = 0;							\
 									\
 	if (WARN_ONCE(!(map)->p || in_nmi(),				\
 		      "chm: %s() of no map, of a destroyed one, or in an NMI\n",\
 		      __func__))						\
 		__ret = -EINVAL;					\
-	else if (((sleeps) || (map)->p->reclaim == CHM_SYNC) &&		\
+	else if ((sleeps) &&						\
 		 WARN_ONCE(chm_must_not_sleep() &&			\
 			   system_state > SYSTEM_BOOTING,		\
 			   "chm: %s() might sleep where it must not\n",	\
@@ -4466,6 +4467,10 @@ static void chm_second_work(struct work_struct *work)
 		__ret = -EDEADLK;					\
 	__ret;								\
 })
+
+/* For a writer: in CHM_SYNC maps all of them wait for one another. */
+#define chm_check_call(map, sleeps)					\
+	__chm_check_call(map, (sleeps) || (map)->p->reclaim == CHM_SYNC)
 
 /* The parameters of DEFINE_CHM() are looked at when they are first needed. */
 static int chm_check_params(struct chm *map)
@@ -4945,9 +4950,15 @@ const void *chm_lookup_or_insert(struct chm *map, const void *key,
 				 const void *value, gfp_t gfp)
 {
 	struct chm_op op = { .key = key, .value = value, .how = CHM_CREATE };
-	int ret = chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
-		  chm_store(map, &op, gfp);
+	int ret;
 
+	RCU_LOCKDEP_WARN(!rcu_read_lock_any_held(),
+			 "chm: a value is looked up outside of an RCU reader");
+	/* Not every kernel can tell that it is inside of one. */
+	if (WARN_ONCE(gfpflags_allow_blocking(gfp),
+		      "chm: %s() might sleep where it must not\n", __func__))
+		return ERR_PTR(-EDEADLK);
+	ret = chm_check_call(map, false) ?: chm_store(map, &op, gfp);
 	return ret > 0 || ret == -EEXIST ? op.found : ERR_PTR(ret);
 }
 EXPORT_SYMBOL_GPL(chm_lookup_or_insert);
@@ -4999,9 +5010,12 @@ int chm_swap(struct chm *map, const void *key, const void *value,
 		.old_value = old_value,
 		.how = CHM_CREATE | CHM_UPDATE | CHM_HAND_OUT,
 	};
+	int ret = chm_check_call(map, gfpflags_allow_blocking(gfp));
 
-	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
-	       chm_store(map, &op, gfp);
+	/* Also if the key is absent: the caller is to learn it from its first call. */
+	if (!ret && map->p->class == CHM_CELL)
+		ret = -EOPNOTSUPP;
+	return ret ?: chm_store(map, &op, gfp);
 }
 EXPORT_SYMBOL_GPL(chm_swap);
 
@@ -5470,11 +5484,14 @@ static bool chm_try_clear(struct chm *map, struct chm_table *fresh)
 	return true;
 }
 
-/* As much as the caller's context allows, as far as that can be told. */
+/*
+ * As much as the caller's context allows, as far as that can be told.  Who must not sleep
+ * may hold a lock of the scheduler: then kswapd must not be woken up.
+ */
 static gfp_t chm_clear_gfp(void)
 {
 	if (!IS_ENABLED(CONFIG_PREEMPT_COUNT) || chm_must_not_sleep())
-		return GFP_NOWAIT;
+		return GFP_NOWAIT & ~__GFP_KSWAPD_RECLAIM;
 	return GFP_NOIO | __GFP_NORETRY;
 }
 
@@ -7927,7 +7944,7 @@ void chm_destroy_async(struct chm *map)
 	unsigned long flags;
 	bool first;
 
-	if (chm_check_call(map, map->debugfs))
+	if (__chm_check_call(map, map->debugfs))
 		return;
 	chm_debugfs_remove(map);
 	chm_try_detach(map, true);

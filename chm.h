@@ -18,9 +18,9 @@
  * Readers call chm_lookup() and friends under rcu_read_lock().  They never
  * wait, retry or write.  Writers exclude one another with a spinlock, for a
  * bounded time.  They run in any context but NMI.  They sleep only if they are
- * passed a gfp that allows it, in CHM_SYNC maps, and in chm_take() of CHM_CELL
- * maps.  Guarantees G1-G12 and their limits are listed
- * in Documentation/chm.rst.
+ * passed a gfp that allows it, in CHM_SYNC maps, in chm_take() of CHM_CELL maps,
+ * and in chm_clear() where it looks for memory.  Guarantees G1-G12 and their
+ * limits are listed in Documentation/chm.rst.
  */
 #ifndef CHM_H
 #define CHM_H
@@ -127,13 +127,14 @@ enum chm_reclaim {
  * @growth: Size of a grown table in percent of the old one, 110 to 400.  0
  *	means 200 for tables up to 32 KiB, and 140 for larger ones.  CHM_CELL
  *	maps use at least 200, and up to 32 KiB at least 400.  While an earlier
- *	table waits for its grace period, a map grows by more, up to 400, so that
- *	both are within the budget of retired memory.
+ *	table waits for its grace period, the map grows by a larger factor, up to
+ *	400, so that the old tables fit the budget for retired memory.
  * @min_entries: The table has room for at least this many pairs, as far as
- *	there is memory.  It is kept when the map becomes empty.
+ *	there is memory.  A map that becomes empty keeps that room, until
+ *	chm_shrink().
  * @max_entries: More pairs than this are refused with -E2BIG.  0 means no
- *	limit.  When the map is calm, its table has room for an eighth more at
- *	most.
+ *	limit.  Once the map is idle, its table has room for at most an eighth
+ *	more pairs.
  * @debugfs_write: Let root change this map through its debugfs directory.  Also
  *	let root look up made-up keys, even if they are pointers or the map has
  *	@hash or @equal.
@@ -149,6 +150,9 @@ enum chm_reclaim {
  *	call it with the map's spinlock held.  It must not sleep or call chm.
  * @equal: Tells whether two keys are the same.  NULL means memcmp().  Equal
  *	keys must have equal hashes.  It is called in the same way as @hash.
+ *	In CHM_CELL maps, do not free what a key points to with kfree_rcu() after
+ *	chm_remove(): chm_cell_read() may compare the key until a migration that
+ *	is under way has been merged.  Free it in @drop, or after chm_take().
  * @clone: For CHM_CLONE maps only, which require it.  It makes a second pair
  *	from an existing one.  @new_key and @new_value begin as a bitwise copy.
  *	It returns 0, or undoes its own work and returns a negative errno.  An
@@ -161,7 +165,8 @@ enum chm_reclaim {
  *	all updates.  It runs in process context with no lock held: in the
  *	module's worker, in chm_destroy(), or in a writer of a CHM_SYNC map.  It
  *	may sleep, and it may write to or destroy other maps.  In CHM_DEFERRED
- *	maps it may also write to its own map.  It must not call chm_barrier().
+ *	maps it may also write to its own map, unless chm_destroy_async() may be
+ *	called for that.  It must not call chm_barrier().
  *	While it sleeps, all maps wait for the worker.
  * @merge: For CHM_CELL maps only.  NULL means that the value is an array of
  *	atomic_long_t, and that updates are added up.  Otherwise, it applies to
@@ -223,6 +228,9 @@ struct chm_params {
  * @reseeds: Rehashes with a fresh seed because of long probe paths.
  * @failed_allocs: Tables that could not be allocated.
  * @aborts: Migrations that were abandoned halfway.
+ *
+ * These counts start again at 0: @reseeds, @failed_allocs and @aborts after 2^16,
+ * @grows, @shrinks, @rehashes and @gp_waits after 2^32.  @changed stays at 2^16 - 1.
  */
 struct chm_stats {
 	unsigned long	entries;
@@ -455,7 +463,7 @@ int __chm_init(struct chm *map, const struct chm_params *p, void *ctx,
 
 /**
  * chm_destroy() - Drop every pair and free all memory.
- * @map: The map.  No other call may be running or begin.  chm_destroy() waits
+ * @map: The map.  No other call on it may be in progress or start.  chm_destroy() waits
  *	for lookups that are still inside an RCU reader.
  *
  * Call chm_init() before the map is used again.  Until then, writers get
@@ -470,7 +478,7 @@ void chm_destroy(struct chm *map);
 
 /**
  * chm_destroy_async() - Like chm_destroy(), but without waiting.
- * @map: The map.  No other call may be running or begin.  Lookups that are
+ * @map: The map.  No other call on it may be in progress or start.  Lookups that are
  *	still inside an RCU reader may go on.
  *
  * If no reader looks at @map, it may be freed at once.  Otherwise free it after
@@ -936,8 +944,9 @@ __chm_lookup_many(const struct chm *map, const void *keys, unsigned int n,
  * Ordering: a reader that finds a pair sees everything that its writer did
  * before inserting it.  Neither a hit nor a miss is a full barrier.
  *
- * Context: Any, within rcu_read_lock() or another RCU reader.  This includes
- *	NMI, as far as @hash and @equal of the map allow.
+ * Context: Any, within rcu_read_lock(), or with softirqs, preemption or
+ *	interrupts disabled.  Readers of SRCU and RCU Tasks do not count.  This
+ *	includes NMI, as far as @hash and @equal of the map allow.
  * Return: The value inside the map, or NULL if the key is absent.
  */
 const void *chm_lookup(const struct chm *map, const void *key);
@@ -969,7 +978,8 @@ bool chm_get(const struct chm *map, const void *key, void *value);
  * before it.  If a key is given twice, it may find the newer value first.  The
  * chunks of the next 32 keys are prefetched while those before are searched, so
  * a long call is faster than several short ones.  DPDK's rte_hash_lookup_bulk()
- * prefetches within a batch.
+ * prefetches within a batch.  This takes about 700 bytes of the stack: those of
+ * the caller, if the map is typed.
  *
  * Context: As for chm_lookup().
  * Return: How many keys are present.
@@ -1032,8 +1042,8 @@ static __always_inline int __chm_cell_add(struct chm *map, const void *key,
 
 /**
  * chm_cell_lookup() - Find a value that may be updated in place.
- * @map: A CHM_CELL map.  For maps of other classes this is a bug: it is warned
- *	of once, and no key is found.
+ * @map: A CHM_CELL map.  For maps of other classes this is a bug: it
+ *	warns once and finds nothing.
  * @key: @key_size bytes.
  *
  * Like chm_lookup(), but the caller may write to what it returns, within the
@@ -1094,8 +1104,8 @@ int __must_check chm_cell_upsert_add(struct chm *map, const void *key,
 
 /**
  * chm_cell_read() - Copy out the result of all updates of a value.
- * @map: A CHM_CELL map.  For maps of other classes this is a bug: it is warned
- *	of once, and no key is found.
+ * @map: A CHM_CELL map.  For maps of other classes this is a bug: it
+ *	warns once and finds nothing.
  * @key: @key_size bytes.
  * @value: Receives @value_size bytes if the key is present; otherwise
  *	untouched.  In maps with merge() it must be aligned as the value's type
@@ -1127,18 +1137,23 @@ bool chm_cell_read(const struct chm *map, const void *key, void *value);
  * spinlocks.  A map's spinlock is taken with interrupts off, for a bounded
  * number of chunks.  For CHM_SYNC maps, call them in process context only.
  *
- * A call that would have to sleep where it must not fails with -EDEADLK.  It is
- * reported once in the kernel log, on every kernel that can tell.
+ * A call that may sleep (by its @gfp, its class or CHM_SYNC) fails with -EDEADLK
+ * where sleeping is forbidden, even if it would not have slept.  The kernel log
+ * says so once.  Kernels without CONFIG_PREEMPT_COUNT cannot see spinlocks or
+ * disabled preemption: there the call may sleep.  Where sleeping is allowed,
+ * kernels whose vmalloc() always sleeps may do so for a large table even if @gfp
+ * does not allow blocking.
  *
  * A caller that holds a lock of the scheduler or of printk() must have
  * interrupts off, and must pass a @gfp without __GFP_KSWAPD_RECLAIM.  Then the
  * worker is woken up from an interrupt, and kswapd is not woken up.  CHM_CLONE
  * maps do not support this, because clone() allocates.  A caller that may block
  * can wait for the worker, and so for the drop() of any map.  It must not hold
- * a lock that one of these callbacks takes.
+ * a lock that any drop() takes.
  *
- * While chm_destroy() drops pairs, calls that would insert fail with
- * -ESHUTDOWN, since a drop() may write to its own map.
+ * A drop() may write to its own map.  While chm_destroy() drops pairs, calls that
+ * store a pair, and chm_reserve(), fail with -ESHUTDOWN.  Every call in an NMI
+ * fails with -EINVAL, as for no map.
  */
 
 /**
@@ -1169,8 +1184,9 @@ bool chm_cell_read(const struct chm *map, const void *key, void *value);
  * Return:
  * * %0		- inserted
  * * %-EEXIST	- the key is present
- * * %-ENOMEM	- the table is full and another one could not be allocated.  The
- *		  worker has been asked for one, so a later try may succeed.
+ * * %-ENOMEM	- the table is full and another one could not be allocated, or
+ *		  clone() has failed, or cells have not settled.  The worker has
+ *		  been asked for a table, so a later try may succeed.
  * * %-E2BIG	- the map is at @max_entries, or at the limit of what chm can address
  * * %-EINVAL	- bad parameters of DEFINE_CHM(), or no value, or no map
  * * %-EDEADLK	- @gfp allows blocking, or it is a CHM_SYNC map, but the caller must
@@ -1253,11 +1269,15 @@ unsigned long chm_insert_many(struct chm *map, const void *keys,
  * applied to a word that is no longer there.  Maps with merge() refuse this,
  * since chm does not know their words.
  *
+ * Ordering: a reader that finds the new pair sees everything that the caller did
+ * before.  In CHM_WORD maps it must load the word with smp_load_acquire() or
+ * chm_get().  CHM_CELL values imply no ordering.
+ *
  * Context: As for chm_insert().
  * Return:
  * * %0		- replaced
  * * %-ENOENT	- the key is absent
- * * %-EOPNOTSUPP - a CHM_CELL map with merge()
+ * * %-EOPNOTSUPP - present, in a CHM_CELL map with merge()
  * * others	- as for chm_insert(), except %-EEXIST
  */
 int __must_check chm_replace(struct chm *map, const void *key,
@@ -1271,12 +1291,15 @@ int __must_check chm_replace(struct chm *map, const void *key,
  * @value: As for chm_replace().
  * @gfp: As for chm_replace().
  *
+ * All bytes of the values are compared, padding included.  In CHM_CLONE maps a
+ * migration may change them, by clone(): take @expected from a lookup.
+ *
  * Context: As for chm_insert().
  * Return:
  * * %0		- replaced
  * * %-ENOENT	- the key is absent
  * * %-ESTALE	- it has another value
- * * %-EOPNOTSUPP - a CHM_CELL map
+ * * %-EOPNOTSUPP - present, in a CHM_CELL map
  * * %-EINVAL	- no @expected, or as for chm_insert()
  * * others	- as for chm_insert(), except %-EEXIST
  */
@@ -1331,8 +1354,9 @@ int __must_check chm_swap(struct chm *map, const void *key, const void *value,
  * @key: @key_size bytes.
  *
  * Readers that found the pair may go on reading it until rcu_read_unlock().
- * drop() runs after a grace period: in the module's worker, or for CHM_SYNC
- * maps in the writer that waits for it.  This call allocates nothing.  It is
+ * drop() runs after a grace period, in the module's worker.  In CHM_SYNC maps a
+ * later writer that waits for a grace period may run it instead.  This call
+ * allocates nothing.  It is
  * allowed inside chm_for_each_rcu() and between calls of chm_iter_next().
  *
  * Context: Any but NMI.  For CHM_SYNC maps, process context outside RCU
@@ -1370,14 +1394,15 @@ unsigned long chm_remove_many(struct chm *map, const void *keys, unsigned long n
  * @expected: @value_size bytes, compared with those of the present value.
  *
  * Like chm_remove().  If the value is a pointer, this removes that object, and
- * not another one that has since been inserted under the same key.
+ * not another one that has since been inserted under the same key.  Values are
+ * compared as by chm_replace_if().
  *
  * Context: As for chm_remove().
  * Return:
  * * %0		- removed
  * * %-ENOENT	- the key is absent
  * * %-ESTALE	- it has another value
- * * %-EOPNOTSUPP - a CHM_CELL map
+ * * %-EOPNOTSUPP - present, in a CHM_CELL map
  * * %-EINVAL	- no map, or no @expected
  * * %-EDEADLK	- as for chm_remove()
  */
@@ -1420,9 +1445,9 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value);
  * two grace periods.  That limit is for a max_load of 80.  It is @n / 18 for
  * 90, and @n / 38 for 95.  A grace period here is what synchronize_rcu() waits
  * for: up to two of RCU's own, if one follows the other.  While the worker is
- * busy with the drop() of another map, count as well what was removed since the
- * grace period before; in maps with @drop, whatever was not dropped yet.  In
- * CHM_CELL maps, count what was removed since the last migration ended, until a
+ * busy with the drop() of another map, pairs that were removed one grace period
+ * earlier count as well.  In maps with @drop, so do all pairs that have not been
+ * dropped yet.  In CHM_CELL maps, count what was removed since the last migration ended, until a
  * grace period after its cells were merged.  The reservation lasts until
  * chm_shrink() or the next chm_reserve().
  *
@@ -1436,6 +1461,7 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value);
  * * %-ENOMEM	- no memory, or clone() has failed; the map is unchanged
  * * %-E2BIG	- @n is more than @max_entries, or more than chm can address
  * * %-EBUSY	- the caller is a drop(), and would have to wait for the worker
+ * * %-ESHUTDOWN	- as for chm_insert()
  * * %-EINVAL	- as for chm_insert()
  * * %-EDEADLK	- the caller must not sleep
  */
@@ -1447,9 +1473,10 @@ int __must_check chm_reserve(struct chm *map, unsigned long n, gfp_t gfp);
  * @gfp: For the smaller table; must allow blocking.
  *
  * This ends what chm_reserve() promised, even if it fails.  An empty map then
- * owns no table.  A map also shrinks by itself when less than an eighth of it
- * is used.  A map that stays empty for a grace period or two frees its table.
- * Both keep room for what was reserved, and for @min_entries.
+ * owns no table, whatever @min_entries is.  A map also shrinks by itself when
+ * less than an eighth of it is used.  A map that stays empty for a grace period
+ * or two frees its table.  Both keep room for what was reserved, and for
+ * @min_entries.
  *
  * Context: As for chm_reserve().
  * Return:
@@ -1467,10 +1494,12 @@ int chm_shrink(struct chm *map, gfp_t gfp);
  * a grace period.  This takes the same time for any number of pairs, with two
  * exceptions.  If something was reserved, or @min_entries asks for it, and there
  * is no memory for another table of that size, each pair is removed as by
- * chm_remove(), a few at a time.  So it is if too many retired tables still wait
- * for their readers.
+ * chm_remove(), a few at a time.  The same happens if too many retired tables are
+ * still waiting for their readers.  Misuse warns and does nothing.
  *
- * Context: As for chm_remove().
+ * Context: As for chm_remove().  Where it may sleep, it looks for the memory of
+ *	the other table with GFP_NOIO.  So do not call it with a lock held that a
+ *	shrinker takes, if something was reserved or @min_entries is set.
  */
 void chm_clear(struct chm *map);
 
@@ -1623,13 +1652,14 @@ struct chm_iter {
  * fresh seed meanwhile, the walk goes on in the new order, and skips what it
  * has visited in the old ones.  It remembers CHM_ORDERS of them.  After more, it
  * ends early and chm_iter_stale() says so.  A map takes a fresh seed when it is
- * flooded, and when its first pair comes after it was empty.
+ * flooded, or when the first pair is inserted after the map was empty.
  *
  * In maps with a custom @equal, an equal key with other bytes may take the place
  * of a key: by a replacement, or by a removal and an insertion.  The above holds
  * for such keys as well if @hash depends on its seed, as jhash() does.  If @hash
  * does not, such a key may come twice, or not at all.  Keys that are not equal
- * must not have equal hashes under every seed: only one of them would come.
+ * must not have equal hashes under every seed: otherwise the walk returns only
+ * one of them.
  *
  * Context: Any.
  */
@@ -1709,12 +1739,28 @@ static __always_inline void __chm_check_type(const struct chm_params *p,
 			 (p->value_size > sizeof(long) || !p->value_size ||
 			  (p->value_size & (p->value_size - 1))),
 			 "chm: a CHM_WORD value must be one machine word");
+	BUILD_BUG_ON_MSG(p->class == CHM_WORD &&
+			 ((p->value_offset | p->slot_size) & (p->value_size - 1)),
+			 "chm: a CHM_WORD value must be aligned as a word of its size");
 	BUILD_BUG_ON_MSG(p->class == CHM_CLONE && !__chm_is_set(p->clone),
 			 "chm: CHM_CLONE needs clone()");
 	BUILD_BUG_ON_MSG(p->class == CHM_CELL &&
 			 (!p->value_size ||
 			  (!__chm_is_set(p->merge) && p->value_size % sizeof(long))),
 			 "chm: a CHM_CELL value without merge() is made of longs");
+	BUILD_BUG_ON_MSG(p->class == CHM_CELL && !__chm_is_set(p->merge) &&
+			 (p->value_offset | p->slot_size) % sizeof(long),
+			 "chm: a CHM_CELL value without merge() must be aligned as a long");
+}
+
+/* Does a walk through a map of this type write to key and value what they have room for? */
+static inline bool __chm_iter_is_of(const struct chm_iter *it,
+				    const struct chm_params *p)
+{
+	const struct chm_params *q = READ_ONCE(it->map->p);
+
+	/* None: the map was destroyed, and the walk is over. */
+	return !q || (q->key_size == p->key_size && q->value_size == p->value_size);
 }
 
 /* Whether @type is @t or an array of it. */
@@ -1925,6 +1971,9 @@ static __always_inline int						\
 name##_cell_add(struct name *m, typeof(ktype) const *key, unsigned int i, long n)	\
 {									\
 	__chm_check_cell_type(&name##_params, true);			\
+	BUILD_BUG_ON_MSG(__builtin_constant_p(i) &&			\
+			 i >= sizeof(vtype) / sizeof(long),		\
+			 "chm: the value has no such word");		\
 	return __chm_cell_add(&m->map, key, i, n, &name##_params);	\
 }									\
 									\
@@ -2063,6 +2112,8 @@ name##_iter_init(struct chm_iter *it, struct name *m)			\
 static __always_inline bool						\
 name##_iter_next(struct chm_iter *it, typeof(ktype) *key, typeof(vtype) *value)	\
 {									\
+	if (WARN_ON_ONCE(!__chm_iter_is_of(it, &name##_params)))	\
+		return false;						\
 	return chm_iter_next(it, key, value);				\
 }
 

@@ -2104,6 +2104,11 @@ static void chm_conditional_calls_refuse_cells(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, old, 77);
 	KUNIT_EXPECT_EQ(test, old_key, 78);
 	KUNIT_EXPECT_EQ(test, get(map, 1), 5);
+	/* Not only when there is something to exchange. */
+	key = 2;
+	KUNIT_EXPECT_EQ(test, chm_swap(map, &key, &b, &old_key, &old, GFP_KERNEL),
+			-EOPNOTSUPP);
+	KUNIT_EXPECT_FALSE(test, has_key(map, 2));
 }
 
 /* --- The old pair comes back --- */
@@ -2713,6 +2718,23 @@ static void chm_destroy_async_waits_for_readers(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 5);
 }
 
+/* Nothing in it waits, whatever the writers of the map do. */
+static void chm_destroy_async_of_sync_map(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .reclaim = CHM_SYNC,
+	};
+	struct chm *map = test_alloc(test, sizeof(*map));
+
+	KUNIT_ASSERT_EQ(test, chm_init(map, &p, NULL, NULL), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 1000), 0);
+	rcu_read_lock();
+	chm_destroy_async(map);
+	rcu_read_unlock();
+	KUNIT_EXPECT_NULL(test, map->p);
+	chm_barrier();
+}
+
 /* With a table half filled, and one of a CHM_CELL map that settles. */
 static void chm_destroy_async_in_the_middle(struct kunit *test)
 {
@@ -3190,7 +3212,6 @@ static const struct misuse misuses[] = {
 	{ "chm_replace_if", misuse_replace_if },
 	{ "chm_swap", misuse_swap },
 	{ "chm_get_or_insert", misuse_get_or_insert },
-	{ "chm_lookup_or_insert", misuse_lookup_or_insert },
 	{ "chm_insert_many", misuse_insert_many },
 	{ "chm_cell_upsert_add", misuse_cell_upsert_add, .cells = true },
 	{ "chm_reserve", misuse_reserve },
@@ -3211,12 +3232,12 @@ static void misuse_begin(struct kunit *test, const char *name)
 	misuse_name = name;
 	atomic_set(&misuse_reports, 0);
 	KUNIT_ASSERT_EQ(test, register_trace_console(misuse_probe, NULL), 0);
-	pr_info("EXPECT \\[chm\\]|chm\\.c: begin\n");
+	pr_info("EXPECT \\[chm\\]|chm\\.[ch]: begin\n");
 }
 
 static void misuse_end(void)
 {
-	pr_info("EXPECT \\[chm\\]|chm\\.c: end\n");
+	pr_info("EXPECT \\[chm\\]|chm\\.[ch]: end\n");
 	unregister_trace_console(misuse_probe, NULL);
 	tracepoint_synchronize_unregister();
 }
@@ -3290,6 +3311,43 @@ static void chm_blocking_where_it_must_not(struct kunit *test)
 	/* It is still of use. */
 	KUNIT_EXPECT_EQ(test, m->call(map) < 0, 0);
 	expect_sound(test, map);
+}
+
+/* Its caller is in a reader, even if this kernel can't tell. */
+static void chm_lookup_or_insert_that_blocks(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	int ret;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	misuse_begin(test, "chm_lookup_or_insert");
+	rcu_read_lock();
+	ret = misuse_lookup_or_insert(map);
+	rcu_read_unlock();
+	misuse_end();
+	KUNIT_EXPECT_EQ(test, ret, -EDEADLK);
+	misuse_expect_unchanged(test, map);
+}
+
+/* A typed walk through a map of larger values does not write behind the buffer. */
+static void chm_walk_of_another_type(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = 24,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = 1, a[3] = { 1, 2, 3 }, value = 77;
+	struct chm_iter it;
+	char *string;
+	bool found;
+
+	KUNIT_ASSERT_EQ(test, chm_insert(map, &key, a, GFP_KERNEL), 0);
+	chm_iter_init(&it, map);
+	misuse_begin(test, "chm");
+	found = string_map_iter_next(&it, &string, &value);
+	misuse_end();
+	KUNIT_EXPECT_FALSE(test, found);
+	KUNIT_EXPECT_EQ(test, value, 77);
 }
 
 /* Once, not each time. */
@@ -6293,6 +6351,7 @@ static struct kunit_case chm_calls_cases[] = {
 	KUNIT_CASE(chm_string_hash_depends_on_seed),
 	KUNIT_CASE(chm_destroy_async_drops_all),
 	KUNIT_CASE(chm_destroy_async_waits_for_readers),
+	KUNIT_CASE(chm_destroy_async_of_sync_map),
 	KUNIT_CASE(chm_destroy_async_in_the_middle),
 	KUNIT_CASE(chm_destroy_async_in_softirq),
 	KUNIT_CASE(chm_destroy_async_in_hardirq),
@@ -6315,6 +6374,8 @@ static struct kunit_suite chm_calls_suite = {
 
 static struct kunit_case chm_misuse_cases[] = {
 	KUNIT_CASE_PARAM(chm_blocking_where_it_must_not, misuse_gen_params),
+	KUNIT_CASE(chm_lookup_or_insert_that_blocks),
+	KUNIT_CASE(chm_walk_of_another_type),
 	KUNIT_CASE(chm_misuse_is_reported_once),
 	KUNIT_CASE(chm_sync_map_where_it_must_not_block),
 	KUNIT_CASE(chm_map_that_was_never_made),
