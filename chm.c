@@ -1085,21 +1085,34 @@ static void chm_sum_merged(struct chm_snapshot *s, const struct chm_table *t,
 
 /*
  * The cell of @key in the table that @s is of, if it is the one that @now of @t was
- * copied from, and not that of an earlier life of the key.
+ * copied from, and not that of an earlier life of the key.  It is known by where it
+ * went.  No key is compared: those of pairs that were removed since may be gone.
  */
 static const void *chm_old_cell(const struct chm_snapshot *s,
 				const struct chm_table *t, const void *key,
 				const void *now)
 {
-	/* O5: this may compare keys that were removed.  Pairs with chm_await_summing(). */
-	const void *old = __chm_lookup_hashed(s->from, key,
-					      __chm_hash(s->from, key, t->p),
-					      t->p);
+	const struct chm_table *from = s->from;
+	u64 hash = __chm_hash(from, key, from->p);
+	u32 chunk = chm_home(hash, from->nr_chunks);
+	u32 to = chm_slot_number(t, now), i, slot;
 
-	if (!old || s->where[chm_slot_number(s->from, old)] !=
-	    chm_slot_number(t, now))
-		return NULL;
-	return old;
+	for (i = 0; i < from->nr_chunks; i++) {
+		const struct chm_chunk *c = __chm_chunk(from, chunk, from->p);
+		const u32 *where = &s->where[(unsigned long)chunk * CHM_SLOTS];
+		unsigned long ctrl = READ_ONCE(c->ctrl);
+		unsigned long mask = chm_match(ctrl, chm_tag(hash));
+
+		chm_for_each_match(slot, mask) {
+			if (where[slot] == to)
+				return __chm_slot(from, c, slot, from->p) +
+				       from->value_offset;
+		}
+		if (!chm_overflows(ctrl, hash))
+			break;
+		chunk = chm_next_chunk(chunk, from->nr_chunks);
+	}
+	return NULL;
 }
 
 /* Copy out the cell @now of @key in @t, with all its updates. */
@@ -2440,19 +2453,6 @@ static bool chm_merge_some(struct chm_snapshot *s, const struct chm_table *to,
 	return s->cursor == from->nr_chunks;
 }
 
-/*
- * O5: readers that saw the snapshot of @t compare keys in the old table, where pairs that
- * were removed since are still FULL.  Pairs with chm_old_cell(): without this, drop()
- * would free a key that one of them looks at.
- */
-static void chm_await_summing(struct chm_table *t)
-{
-	t->awaited = false;
-	/* Only if there are some: else the next seal may take the same cookie (O14). */
-	if (t->dead[!t->dead_gen])
-		WRITE_ONCE(t->cookie, get_state_synchronize_rcu());
-}
-
 /* All of @s is merged into the active table: put it away with the old one. */
 static void chm_end_snapshot(struct chm *map, struct chm_snapshot *s)
 {
@@ -2464,7 +2464,6 @@ static void chm_end_snapshot(struct chm *map, struct chm_snapshot *s)
 	 * the old table, whose cookie is taken after this (O7).
 	 */
 	smp_store_release(&chm_snapshots(t)->pending, NULL);
-	chm_await_summing(t);
 	chm_snapshots(s->from)->spent = s;
 	chm_set_phase(map, CHM_IDLE);
 	chm_retire(map, s->from);
@@ -2599,13 +2598,29 @@ static void chm_give_up(struct chm *map, int ret)
 {
 	chm_abort(map);
 	map->clone_failed = ret == -ENOMEM;
-	chm_put_off(map, 1);
+	map->failed_at = chm_now();
+	/* What tidying has cost so far still counts. */
+	if (!chm_is_put_off(map))
+		chm_put_off(map, 1);
+}
+
+/* Does what copying takes depend on the user's code? */
+static bool chm_copies_by_user(const struct chm_params *p)
+{
+	return p->clone || p->hash;
+}
+
+/* Has clone() failed in this second?  Else it is to be tried again. */
+static bool chm_clone_failed_now(const struct chm *map)
+{
+	return map->clone_failed && !((chm_now() - map->failed_at) & 63);
 }
 
 /* Copy @chunks more; swap after the last. */
 static void chm_step(struct chm *map, u32 chunks)
 {
-	struct chm_table *t;
+	u64 start = chm_copies_by_user(map->p) ? ktime_get_ns() : 0;
+	struct chm_table *t, *to = map->next;
 	long walked = 0;
 	u32 end;
 
@@ -2625,6 +2640,8 @@ static void chm_step(struct chm *map, u32 chunks)
 		}
 		walked += ret;
 	}
+	if (start)
+		to->copying_ns += ktime_get_ns() - start;
 	if (map->cursor == t->nr_chunks)
 		chm_swap_tables(map);
 }
@@ -3103,7 +3120,7 @@ static noinline struct chm_plan chm_trigger_due(struct chm *map, struct chm_tabl
 		return none;
 	}
 	/* The worker sees to it in a second, when there may be no writer. */
-	if (map->clone_failed && chm_is_put_off(map))
+	if (chm_clone_failed_now(map))
 		allocates = false;
 	if (bytes <= CHM_SMALL && allocates)
 		return chm_plan_for(t, chunks);
@@ -3809,26 +3826,31 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 		if (!chm_is_put_off(map))
 			chm_put_off(map, 1);
 	}
-	/* That second is over: what is put off from now on is tidying. */
-	if (!chm_is_put_off(map))
+	/* That second is over. */
+	if (!chm_clone_failed_now(map))
 		map->clone_failed = false;
 	*again = CHM_LATER;
 	if (!chm_may_retire(map, t, chm_table_bytes(map->p, chunks)))
 		return 0;
-	if (((*tidy && !chm_tidy_soon(t)) || map->clone_failed) && chm_is_put_off(map)) {
+	if (map->clone_failed || (*tidy && !chm_tidy_soon(t) && chm_is_put_off(map))) {
 		*again = CHM_PUT_OFF;
 		return 0;
 	}
 	return chunks;
 }
 
-/* What copying all pairs takes, about; with clone(), what it took the last time. */
+/*
+ * What copying all pairs takes, about.  Where that depends on clone() and hash(), each pair
+ * takes as long as the last time.
+ */
 static u64 chm_copying_ns(const struct chm *map)
 {
 	const struct chm_table *t = chm_table(map);
 	u64 ns = (u64)map->entries * (CHM_COPY_NS + t->slot_size / 4);
 
-	return map->p->class == CHM_CLONE ? max(ns, t->migrated_ns) : ns;
+	if (chm_copies_by_user(map->p) && t->migrated)
+		ns = max(ns, map->entries * div_u64(t->copying_ns, t->migrated));
+	return ns;
 }
 
 /*
@@ -5505,10 +5527,11 @@ static bool chm_clear_at_once(struct chm *map)
 
 	chm_lock(map, flags);
 	plan = chm_plan_for(NULL, chm_chunks_needed(map, 0));
+	done = !map->entries;
 	crowd = chm_table(map) && chm_retired_by_far(map, chm_table(map));
 	chm_unlock(map, flags);
-	if (crowd)
-		return false;
+	if (done || crowd)
+		return done;
 	if ((READ_ONCE(map->reserved) || map->p->min_entries) &&
 	    chm_can_afford(map->p, &plan, false))
 		fresh = chm_table_build(map->p, map->ctx, plan.chunks, 0,

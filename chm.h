@@ -150,9 +150,6 @@ enum chm_reclaim {
  *	call it with the map's spinlock held.  It must not sleep or call chm.
  * @equal: Tells whether two keys are the same.  NULL means memcmp().  Equal
  *	keys must have equal hashes.  It is called in the same way as @hash.
- *	In CHM_CELL maps, do not free what a key points to with kfree_rcu() after
- *	chm_remove(): chm_cell_read() may compare the key until a migration that
- *	is under way has been merged.  Free it in @drop, or after chm_take().
  * @clone: For CHM_CLONE maps only, which require it.  It makes a second pair
  *	from an existing one.  @new_key and @new_value begin as a bitwise copy.
  *	It returns 0, or undoes its own work and returns a negative errno.  An
@@ -287,6 +284,7 @@ struct chm {
 	u8			hash_told:1;	/* hash_is_bad was reported */
 	u8			clone_failed:1;	/* during the last migration */
 	u8			seed_failed:1;	/* no memory to take a fresh one */
+	u8			failed_at:6;	/* when, in seconds */
 	u8			claims;		/* pending calls of reserve and shrink */
 	u32			cursor;		/* chunks of tbl copied so far */
 	u32			tidy_from;	/* in seconds; no tidying before then */
@@ -373,7 +371,10 @@ struct chm_table {
 		size_t		bytes;		/* retired: as counted by its map */
 		u64		seq;		/* handed over: see chm_barrier() */
 	};
-	struct chm_table	*link;		/* retired: the next younger one */
+	union {
+		struct chm_table *link;		/* retired: the next younger one */
+		u64		copying_ns;	/* before: what copying to it took */
+	};
 } __aligned(L1_CACHE_BYTES);
 
 /*

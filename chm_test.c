@@ -3723,6 +3723,125 @@ static void chm_clone_failure_leaves_no_table(struct kunit *test)
 						      offsetof(struct chm_stats, bytes)));
 }
 
+static u32 slow_clones;		/* under the map's lock */
+static u32 clone_us;
+
+/* While @refuse_clone is set, one of 2000 fails. */
+static int clone_slowly(void *ctx, void *key, void *value, const void *old_key,
+			const void *old_value, gfp_t gfp)
+{
+	udelay(READ_ONCE(clone_us));
+	return READ_ONCE(refuse_clone) && ++slow_clones % 2000 == 0 ? -ENOMEM : 0;
+}
+
+static const struct chm_params slow_clone_params = {
+	.key_size = sizeof(u64), .value_size = sizeof(u64),
+	.class = CHM_CLONE, .clone = clone_slowly,
+};
+
+/* In seconds; less than 0: it may begin. */
+static int tidying_put_off(struct chm *map)
+{
+	return map->tidy_from - (u32)ktime_get_seconds();
+}
+
+/* 3000 pairs in a table that is much too large, and that took 0.3 s of clone(). */
+static struct chm *slow_clone_map(struct kunit *test)
+{
+	struct chm *map = test_map(test, &slow_clone_params);
+
+	WRITE_ONCE(clone_us, 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 3000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	WRITE_ONCE(clone_us, 100);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 40000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	return map;
+}
+
+static bool wait_until_more(struct chm *map, size_t figure, unsigned long n)
+{
+	unsigned long end = jiffies + 10 * HZ;
+	struct chm_stats s = stats_of(map);
+
+	while (*(unsigned long *)((void *)&s + figure) <= n && time_before(jiffies, end)) {
+		msleep(20);
+		s = stats_of(map);
+	}
+	return *(unsigned long *)((void *)&s + figure) > n;
+}
+
+/*
+ * Tidying that clone() lets fail is not tried each second if it costs more than a
+ * hundredth of that.  Growth does not wait for so long.
+ */
+static void chm_clone_failure_costs_little(struct kunit *test)
+{
+	struct chm *map = slow_clone_map(test);
+	unsigned long n = max_entries_of(map);
+	struct chm_stats before = stats_of(map);
+
+	WRITE_ONCE(refuse_clone, true);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, aborts),
+						before.aborts));
+	msleep(4000);
+	KUNIT_EXPECT_LE(test, stats_of(map).aborts, before.aborts + 2);
+	KUNIT_EXPECT_GT(test, tidying_put_off(map), 5);
+	WRITE_ONCE(clone_us, 0);
+	before = stats_of(map);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 3000, n + 1), 0);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, aborts),
+						before.aborts));
+	WRITE_ONCE(refuse_clone, false);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, grows),
+						before.grows));
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, n + 1), 0);
+	expect_sound(test, map);
+}
+
+/* A few pairs are moved soon again, though there were many once. */
+static void chm_clone_of_few_costs_little(struct kunit *test)
+{
+	struct chm *map = slow_clone_map(test);
+	unsigned long shrinks = stats_of(map).shrinks;
+
+	KUNIT_ASSERT_EQ(test, remove_keys(map, 10, 3000), 0);
+	KUNIT_ASSERT_TRUE(test, wait_dead(map));
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
+						shrinks));
+	KUNIT_EXPECT_LT(test, tidying_put_off(map), 10);
+	WRITE_ONCE(clone_us, 0);
+	expect_sound(test, map);
+}
+
+static u64 hash_slowly(const void *key, u64 seed)
+{
+	udelay(10);
+	return chm_fold(*(const u64 *)key ^ seed);
+}
+
+/* Where hash() is slow, tidying takes long, and is not to come that often. */
+static void chm_slow_hash_puts_tidying_off(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .hash = hash_slowly,
+	};
+	struct chm *map = test_map(test, &p);
+	unsigned long shrinks;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10000), 0);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 150000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	shrinks = stats_of(map).shrinks;
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
+						shrinks));
+	KUNIT_EXPECT_GE(test, tidying_put_off(map), 5);
+	expect_sound(test, map);
+}
+
 static void chm_clone_failure_undoes_shrink(struct kunit *test)
 {
 	struct ledger *l = test_ledger(test, 5000);
@@ -3806,6 +3925,9 @@ static struct kunit_case chm_drop_cases[] = {
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_growth, reclaim_gen_params),
 	KUNIT_CASE(chm_clone_failure_is_overcome),
 	KUNIT_CASE(chm_clone_failure_leaves_no_table),
+	KUNIT_CASE(chm_clone_failure_costs_little),
+	KUNIT_CASE(chm_clone_of_few_costs_little),
+	KUNIT_CASE(chm_slow_hash_puts_tidying_off),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_shrink, reclaim_gen_params),
 	KUNIT_CASE(chm_shrink_that_fails_ends_reserve),
 	KUNIT_CASE(chm_drop_after_grace_period),

@@ -5436,45 +5436,65 @@ static void chm_cells_are_merged_before_drop(struct kunit *test)
 	KUNIT_EXPECT_EQ_MSG(test, atomic64_read(&seen->values), sum, "G9");
 }
 
-static bool wait_merged(struct chm *map)
+/* Two keys in turn have the same hash. */
+static u64 hash_of_pairs(const void *key, u64 seed)
 {
-	unsigned long end = jiffies + 20 * HZ;
+	return chm_fold(chm_fold((*(const u64 *)key >> 1) ^ seed));
+}
 
-	while (READ_ONCE(map->phase) && time_before(jiffies, end))
-		msleep(20);
-	return !READ_ONCE(map->phase);
+static u64 gone_key;
+static atomic_t gone_looks;
+
+static bool equal_unless_gone(const void *a, const void *b)
+{
+	u64 left = *(const u64 *)a, right = *(const u64 *)b, gone = READ_ONCE(gone_key);
+
+	if (left == gone || right == gone)
+		atomic_inc(&gone_looks);
+	return left == right;
+}
+
+static u32 wrong_sums(struct chm *map, const u64 *want, u64 from, u64 to)
+{
+	u32 wrong = 0;
+	u64 key, sum;
+
+	for (key = from; key < to; key++)
+		wrong += !chm_cell_read(map, &key, &sum) || sum != want[key];
+	return wrong;
 }
 
 /*
- * O5: a reader that sums up a cell compares keys in the old table, also that of a pair
- * which was removed since.  Its drop() waits for a reader that came before all is merged.
+ * G3: a pair that was removed after the swap is still FULL in the old table.  When a grace
+ * period is over, nobody who sums up another cell compares its key.
  */
-static void chm_drop_waits_for_summing(struct kunit *test)
+static void chm_removed_key_is_not_compared(struct kunit *test)
 {
 	static const struct chm_params p = {
 		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_CELL,
-		.drop = seen_drop,
+		.hash = hash_of_pairs, .equal = equal_unless_gone,
 	};
 	u64 *want = test_alloc(test, HALF_KEYS * sizeof(*want));
-	struct seen *seen = test_alloc(test, sizeof(*seen));
-	struct chm *map = test_alloc(test, sizeof(*map));
-	struct long_reader *r;
+	struct chm *map = test_map(test, &p);
 	struct plug *plug;
+	u64 key;
 
-	KUNIT_ASSERT_EQ(test, chm_init(map, &p, seen, NULL), 0);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, map), 0);
+	gone_key = U64_MAX;
+	atomic_set(&gone_looks, 0);
 	plug = half_grow(test, map, want);
-	KUNIT_EXPECT_EQ(test, remove_key(map, HALF_REPLACED), 0);
-	synchronize_rcu();
-	r = test_reader(test);
-	complete_all(&plug->leave);
-	KUNIT_EXPECT_TRUE(test, wait_merged(map));
-	msleep(50);
-	KUNIT_EXPECT_EQ(test, atomic_read(&seen->drops), 0);
-	stop_reader(test, r);
+	for (key = 100; key < 200; key += 2) {
+		KUNIT_EXPECT_EQ(test, remove_key(map, key), 0);
+		synchronize_rcu();
+		WRITE_ONCE(gone_key, key);
+		KUNIT_EXPECT_EQ(test, wrong_sums(map, want, key + 1, key + 2), 0);
+	}
+	/* From phase 3 on cells are still to be merged. */
+	KUNIT_EXPECT_GE(test, READ_ONCE(map->phase), 3);
+	KUNIT_EXPECT_EQ(test, atomic_read(&gone_looks), 0);
+	WRITE_ONCE(gone_key, U64_MAX);
 	unplug_worker(test, plug);
-	KUNIT_EXPECT_TRUE(test, wait_dead(map));
-	KUNIT_EXPECT_GT(test, atomic_read(&seen->drops), 0);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, wrong_sums(map, want, 200, 300), 0);
 	expect_sound(test, map);
 }
 
@@ -5536,6 +5556,33 @@ static void chm_clear_in_place_midway(struct kunit *test)
 	kunit_deactivate_static_stub(test, chm_alloc);
 	calm_down(test);
 	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+static void *count_alloc(u64 bytes, gfp_t gfp)
+{
+	builds++;
+	return __chm_alloc(bytes, gfp);
+}
+
+/* What is empty is not replaced by another table of the size that was promised. */
+static void chm_clear_of_empty_map(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .min_entries = 1000,
+	};
+	struct chm *map = test_map(test, &p);
+
+	builds = 0;
+	kunit_activate_static_stub(test, chm_alloc, count_alloc);
+	chm_clear(map);
+	KUNIT_EXPECT_EQ(test, builds, 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 10), 0);
+	KUNIT_EXPECT_EQ(test, builds, 1);
+	KUNIT_EXPECT_EQ(test, remove_keys(map, 0, 10), 0);
+	chm_clear(map);
+	KUNIT_EXPECT_EQ(test, builds, 1);
+	kunit_deactivate_static_stub(test, chm_alloc);
 	expect_sound(test, map);
 }
 
@@ -6435,9 +6482,10 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_taker_leaves_retired_tables),
 	KUNIT_CASE(chm_cell_is_replaced_at_once),
 	KUNIT_CASE(chm_cells_are_merged_before_drop),
-	KUNIT_CASE(chm_drop_waits_for_summing),
+	KUNIT_CASE(chm_removed_key_is_not_compared),
 	KUNIT_CASE(chm_cells_are_merged_meanwhile),
 	KUNIT_CASE(chm_clear_in_place_midway),
+	KUNIT_CASE(chm_clear_of_empty_map),
 	KUNIT_CASE(chm_flood_of_fuller_table),
 	KUNIT_CASE(chm_flood_midway),
 	KUNIT_CASE(chm_flood_shares_migration),
