@@ -3818,7 +3818,7 @@ static void chm_clone_of_few_costs_little(struct kunit *test)
 
 static u64 hash_slowly(const void *key, u64 seed)
 {
-	udelay(10);
+	udelay(5);
 	return chm_fold(*(const u64 *)key ^ seed);
 }
 
@@ -3831,8 +3831,8 @@ static void chm_slow_hash_puts_tidying_off(struct kunit *test)
 	struct chm *map = test_map(test, &p);
 	unsigned long shrinks;
 
-	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10000), 0);
-	KUNIT_ASSERT_EQ(test, chm_reserve(map, 150000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 20000), 0);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 250000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
 	shrinks = stats_of(map).shrinks;
 	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);

@@ -5559,6 +5559,47 @@ static void chm_clear_in_place_midway(struct kunit *test)
 	expect_sound(test, map);
 }
 
+static bool wait_rehashed(struct chm *map, unsigned long rehashes)
+{
+	unsigned long end = jiffies + 10 * HZ;
+
+	while (stats_of(map).rehashes == rehashes && time_before(jiffies, end))
+		msleep(20);
+	return stats_of(map).rehashes != rehashes;
+}
+
+/* G10: room for DEAD slots is given back, also if it was moved to another table. */
+static void chm_roomy_table_is_replaced(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct chm_stats s, before;
+	struct long_reader *r;
+	u64 key = 0;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_ASSERT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	before = stats_of(map);
+	s = before;
+	r = test_reader(test);
+	for (; s.chunks < 2 * before.chunks && key < 50000; key++) {
+		KUNIT_EXPECT_EQ(test, remove_key(map, key), 0);
+		KUNIT_EXPECT_EQ(test, stuck_insert(map, key + 1000, GFP_ATOMIC), 0);
+		s = stats_of(map);
+	}
+	be_restless(test, 0, true);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 100000, 100001), 0);
+	KUNIT_EXPECT_TRUE(test, wait_rehashed(map, s.rehashes));
+	calm_down(test);
+	KUNIT_EXPECT_EQ(test, stats_of(map).chunks, s.chunks);
+	stop_reader(test, r);
+	KUNIT_EXPECT_TRUE(test, wait_dead(map));
+	msleep(2500);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_LT(test, 5 * stats_of(map).chunks, 4 * s.chunks);
+	expect_sound(test, map);
+}
+
 static void *count_alloc(u64 bytes, gfp_t gfp)
 {
 	builds++;
@@ -6486,6 +6527,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_cells_are_merged_meanwhile),
 	KUNIT_CASE(chm_clear_in_place_midway),
 	KUNIT_CASE(chm_clear_of_empty_map),
+	KUNIT_CASE(chm_roomy_table_is_replaced),
 	KUNIT_CASE(chm_flood_of_fuller_table),
 	KUNIT_CASE(chm_flood_midway),
 	KUNIT_CASE(chm_flood_shares_migration),
