@@ -41,6 +41,7 @@ static __always_inline void rcu_read_unlock(void)
 
 #define rcu_preempt_depth()		urcu_memb_read_ongoing()
 #define rcu_read_lock_any_held()	urcu_memb_read_ongoing()
+#define RCU_LOCKDEP_WARN(c, s)		do { } while (0 && (c))
 
 #undef rcu_dereference
 #undef rcu_assign_pointer

@@ -22,6 +22,7 @@ static inline void rcu_read_unlock(void)
 
 #define rcu_preempt_depth()		(current->rcu_depth)
 #define rcu_read_lock_any_held()	(current->rcu_depth > 0)
+#define RCU_LOCKDEP_WARN(c, s)	do { } while (0 && (c))
 
 #define rcu_dereference(p)		__atomic_load_n(&(p), __ATOMIC_CONSUME)
 #define rcu_dereference_check(p, cond)	({ assert(cond); rcu_dereference(p); })
