@@ -734,7 +734,7 @@ static void do_swap(void)
 		note_replaced(k, &e, value_buf, variant);
 	} else {
 		forget_value(&e);
-		check((ret == -EOPNOTSUPP) == (present && m.p.class == CHM_CELL));
+		check((ret == -EOPNOTSUPP) == (m.p.class == CHM_CELL));
 		if (ret != -EOPNOTSUPP)
 			check_refused(ret, m.count + !present);
 	}
