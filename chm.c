@@ -1086,7 +1086,8 @@ static void chm_sum_merged(struct chm_snapshot *s, const struct chm_table *t,
 /*
  * The cell of @key in the table that @s is of, if it is the one that @now of @t was
  * copied from, and not that of an earlier life of the key.  It is known by where it
- * went.  No key is compared: those of pairs that were removed since may be gone.
+ * went.  No key is compared: those of pairs that were removed since may be gone.  Which
+ * slots are FULL in that table does not change any more.
  */
 static const void *chm_old_cell(const struct chm_snapshot *s,
 				const struct chm_table *t, const void *key,
