@@ -3232,12 +3232,12 @@ static void misuse_begin(struct kunit *test, const char *name)
 	misuse_name = name;
 	atomic_set(&misuse_reports, 0);
 	KUNIT_ASSERT_EQ(test, register_trace_console(misuse_probe, NULL), 0);
-	pr_info("EXPECT \\[chm\\]|chm\\.[ch]: begin\n");
+	pr_info("EXPECT \\[chm\\]|chm\\.[ch]|of_another_type: begin\n");
 }
 
 static void misuse_end(void)
 {
-	pr_info("EXPECT \\[chm\\]|chm\\.[ch]: end\n");
+	pr_info("EXPECT \\[chm\\]|chm\\.[ch]|of_another_type: end\n");
 	unregister_trace_console(misuse_probe, NULL);
 	tracepoint_synchronize_unregister();
 }
