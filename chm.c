@@ -2591,18 +2591,26 @@ static bool chm_is_put_off(const struct chm *map)
 	return (s32)(map->tidy_from - chm_now()) > 0;
 }
 
+/* Nor sooner than was said before. */
+static void chm_put_off_more(struct chm *map, u32 seconds)
+{
+	if ((s32)(map->tidy_from - chm_now()) < (s32)seconds)
+		chm_put_off(map, seconds);
+}
+
 /*
  * map->next can't take a pair: there is no room, -ENOSPC, or clone() has failed.  What
  * that lacks may be there in a second.
  */
 static void chm_give_up(struct chm *map, int ret)
 {
+	u64 wait = div_u64(100 * map->next->copying_ns, NSEC_PER_SEC);
+
 	chm_abort(map);
 	map->clone_failed = ret == -ENOMEM;
 	map->failed_at = chm_now();
-	/* What tidying has cost so far still counts. */
-	if (!chm_is_put_off(map))
-		chm_put_off(map, 1);
+	/* This counts as tidying, if it was; and what that has cost before, still. */
+	chm_put_off_more(map, clamp_t(u64, wait, 1, 3600));
 }
 
 /* Does what copying takes depend on the user's code? */
@@ -2621,8 +2629,8 @@ static bool chm_clone_failed_now(const struct chm *map)
 static void chm_step(struct chm *map, u32 chunks)
 {
 	u64 start = chm_copies_by_user(map->p) ? ktime_get_ns() : 0;
-	struct chm_table *t, *to = map->next;
-	long walked = 0;
+	long walked = 0, ret = 0;
+	struct chm_table *t;
 	u32 end;
 
 	lockdep_assert_held(&map->lock);
@@ -2633,17 +2641,16 @@ static void chm_step(struct chm *map, u32 chunks)
 	t = chm_table(map);
 	end = min(t->nr_chunks - map->cursor, chunks) + map->cursor;
 	for (; map->cursor < end && walked < CHM_STEP_WALK; map->cursor++) {
-		long ret = chm_migrate_chunk(map->next, t, map->cursor);
-
-		if (ret < 0) {
-			chm_give_up(map, ret);
-			return;
-		}
+		ret = chm_migrate_chunk(map->next, t, map->cursor);
+		if (ret < 0)
+			break;
 		walked += ret;
 	}
 	if (start)
-		to->copying_ns += ktime_get_ns() - start;
-	if (map->cursor == t->nr_chunks)
+		map->next->copying_ns += ktime_get_ns() - start;
+	if (ret < 0)
+		chm_give_up(map, ret);
+	else if (map->cursor == t->nr_chunks)
 		chm_swap_tables(map);
 }
 
@@ -3842,7 +3849,7 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 
 /*
  * What copying all pairs takes, about.  Where that depends on clone() and hash(), each pair
- * takes as long as the last time.
+ * takes as long as the last time.  Few pairs in many chunks tell little of many pairs.
  */
 static u64 chm_copying_ns(const struct chm *map)
 {
@@ -3850,7 +3857,8 @@ static u64 chm_copying_ns(const struct chm *map)
 	u64 ns = (u64)map->entries * (CHM_COPY_NS + t->slot_size / 4);
 
 	if (chm_copies_by_user(map->p) && t->migrated)
-		ns = max(ns, map->entries * div_u64(t->copying_ns, t->migrated));
+		ns = max(ns, min_t(u64, map->entries, 4ULL * t->migrated) *
+			     div_u64(t->copying_ns, t->migrated));
 	return ns;
 }
 
