@@ -1740,18 +1740,12 @@ static __always_inline void __chm_check_type(const struct chm_params *p,
 			 (p->value_size > sizeof(long) || !p->value_size ||
 			  (p->value_size & (p->value_size - 1))),
 			 "chm: a CHM_WORD value must be one machine word");
-	BUILD_BUG_ON_MSG(p->class == CHM_WORD &&
-			 ((p->value_offset | p->slot_size) & (p->value_size - 1)),
-			 "chm: a CHM_WORD value must be aligned as a word of its size");
 	BUILD_BUG_ON_MSG(p->class == CHM_CLONE && !__chm_is_set(p->clone),
 			 "chm: CHM_CLONE needs clone()");
 	BUILD_BUG_ON_MSG(p->class == CHM_CELL &&
 			 (!p->value_size ||
 			  (!__chm_is_set(p->merge) && p->value_size % sizeof(long))),
 			 "chm: a CHM_CELL value without merge() is made of longs");
-	BUILD_BUG_ON_MSG(p->class == CHM_CELL && !__chm_is_set(p->merge) &&
-			 (p->value_offset | p->slot_size) % sizeof(long),
-			 "chm: a CHM_CELL value without merge() must be aligned as a long");
 }
 
 /* Does a walk through a map of this type write to key and value what they have room for? */
