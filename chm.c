@@ -2591,11 +2591,19 @@ static bool chm_is_put_off(const struct chm *map)
 	return (s32)(map->tidy_from - chm_now()) > 0;
 }
 
-/* Nor sooner than was said before. */
-static void chm_put_off_more(struct chm *map, u32 seconds)
+/* For a second to an hour, but no sooner than was said before. */
+static void chm_put_off_more(struct chm *map, u64 seconds)
 {
-	if ((s32)(map->tidy_from - chm_now()) < (s32)seconds)
-		chm_put_off(map, seconds);
+	s32 more = clamp_t(u64, seconds, 1, 3600);
+
+	if ((s32)(map->tidy_from - chm_now()) < more)
+		chm_put_off(map, more);
+}
+
+/* How many seconds make @ns a hundredth of the time. */
+static u64 chm_pause_after(u64 ns)
+{
+	return div_u64(100 * ns, NSEC_PER_SEC);
 }
 
 /*
@@ -2604,13 +2612,13 @@ static void chm_put_off_more(struct chm *map, u32 seconds)
  */
 static void chm_give_up(struct chm *map, int ret)
 {
-	u64 wait = div_u64(100 * map->next->copying_ns, NSEC_PER_SEC);
+	u64 wait = chm_pause_after(map->next->copying_ns);
 
 	chm_abort(map);
 	map->clone_failed = ret == -ENOMEM;
 	map->failed_at = chm_now();
 	/* This counts as tidying, if it was; and what that has cost before, still. */
-	chm_put_off_more(map, clamp_t(u64, wait, 1, 3600));
+	chm_put_off_more(map, wait);
 }
 
 /* Does what copying takes depend on the user's code? */
@@ -3831,8 +3839,7 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 	if (*tidy && t->waited) {
 		t->waited = false;
 		t->tidy_soon = false;
-		if (!chm_is_put_off(map))
-			chm_put_off(map, 1);
+		chm_put_off_more(map, 1);
 	}
 	/* That second is over. */
 	if (!chm_clone_failed_now(map))
@@ -3870,10 +3877,10 @@ static u64 chm_copying_ns(const struct chm *map)
 static void chm_put_off_tidying(struct chm *map, u64 ns, bool failed)
 {
 	struct chm_table *t = map->next ?: chm_table(map);
-	u64 wait = div_u64(100 * ns, NSEC_PER_SEC) + failed;
+	u64 wait = chm_pause_after(ns) + failed;
 
 	if (!chm_is_put_off(map))
-		chm_put_off(map, clamp_t(u64, wait, 1, 3600));
+		chm_put_off_more(map, wait);
 	if (t)
 		t->tidy_soon = !wait;
 }

@@ -284,7 +284,7 @@ struct chm {
 	u8			hash_told:1;	/* hash_is_bad was reported */
 	u8			clone_failed:1;	/* during the last migration */
 	u8			seed_failed:1;	/* no memory to take a fresh one */
-	u8			failed_at:6;	/* when, in seconds */
+	u8			failed_at:6;	/* when, in seconds modulo 64 */
 	u8			claims;		/* pending calls of reserve and shrink */
 	u32			cursor;		/* chunks of tbl copied so far */
 	u32			tidy_from;	/* in seconds; no tidying before then */
@@ -1225,7 +1225,8 @@ int __must_check chm_get_or_insert(struct chm *map, const void *key,
  *
  * Context: As for chm_insert(), within rcu_read_lock().
  * Return: The value inside the map, valid until rcu_read_unlock().  Otherwise
- * an ERR_PTR() as for chm_insert(), except %-EEXIST.
+ * an ERR_PTR() as for chm_insert(), except %-EEXIST.  It is %-EDEADLK if @gfp
+ * allows blocking, and in CHM_SYNC maps, whose writers must not be RCU readers.
  */
 const void *chm_lookup_or_insert(struct chm *map, const void *key,
 				 const void *value, gfp_t gfp);
@@ -1357,8 +1358,8 @@ int __must_check chm_swap(struct chm *map, const void *key, const void *value,
  * Readers that found the pair may go on reading it until rcu_read_unlock().
  * drop() runs after a grace period, in the module's worker.  In CHM_SYNC maps a
  * later writer that waits for a grace period may run it instead.  This call
- * allocates nothing.  It is
- * allowed inside chm_for_each_rcu() and between calls of chm_iter_next().
+ * allocates nothing.  It is allowed inside chm_for_each_rcu() and between calls
+ * of chm_iter_next().
  *
  * Context: Any but NMI.  For CHM_SYNC maps, process context outside RCU
  *	readers.
@@ -1448,9 +1449,9 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value);
  * for: up to two of RCU's own, if one follows the other.  While the worker is
  * busy with the drop() of another map, pairs that were removed one grace period
  * earlier count as well.  In maps with @drop, so do all pairs that have not been
- * dropped yet.  In CHM_CELL maps, count what was removed since the last migration ended, until a
- * grace period after its cells were merged.  The reservation lasts until
- * chm_shrink() or the next chm_reserve().
+ * dropped yet.  In CHM_CELL maps, count what was removed since the last migration
+ * ended, until a grace period after its cells were merged.  The reservation lasts
+ * until chm_shrink() or the next chm_reserve().
  *
  * In a table of up to a dozen chunks a replacement may still need memory: the new
  * pair takes a free slot in the chunk of the old one or behind it on its path,

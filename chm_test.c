@@ -3768,18 +3768,6 @@ static struct chm *slow_clone_map(struct kunit *test)
 	return map;
 }
 
-static bool wait_until_more(struct chm *map, size_t figure, unsigned long n)
-{
-	unsigned long end = jiffies + 10 * HZ;
-	struct chm_stats s = stats_of(map);
-
-	while (*(unsigned long *)((void *)&s + figure) <= n && time_before(jiffies, end)) {
-		msleep(20);
-		s = stats_of(map);
-	}
-	return *(unsigned long *)((void *)&s + figure) > n;
-}
-
 /* 3000 pairs in its first table: nobody knows how slow clone() is. */
 static struct chm *first_clone_map(struct kunit *test)
 {

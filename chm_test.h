@@ -153,6 +153,19 @@ static inline bool wait_for_zero(struct chm *map, size_t figure)
 	return true;
 }
 
+/* Waits until a figure of the map is more than @n; false: not in ten seconds. */
+static inline bool wait_until_more(struct chm *map, size_t figure, unsigned long n)
+{
+	unsigned long end = jiffies + 10 * HZ;
+	struct chm_stats s = stats_of(map);
+
+	while (*(unsigned long *)((void *)&s + figure) <= n && time_before(jiffies, end)) {
+		msleep(20);
+		s = stats_of(map);
+	}
+	return *(unsigned long *)((void *)&s + figure) > n;
+}
+
 /* Waits until the map has no retired memory. */
 static inline bool wait_retired(struct chm *map)
 {
