@@ -5576,17 +5576,22 @@ static void chm_clear_in_place_midway(struct kunit *test)
 	expect_sound(test, map);
 }
 
-/* G10: room for DEAD slots is given back, also if it was moved to another table. */
+/*
+ * G10: room for DEAD slots is given back, also if it was moved to another table.  The
+ * worker is busy until chm is restless: it must not give it back before.
+ */
 static void chm_roomy_table_is_replaced(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
 	struct chm_stats s, before;
 	struct long_reader *r;
+	struct plug *plug;
 	u64 key = 0;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
 	KUNIT_ASSERT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
 	before = stats_of(map);
 	s = before;
 	r = test_reader(test);
@@ -5595,12 +5600,14 @@ static void chm_roomy_table_is_replaced(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, stuck_insert(map, key + 1000, GFP_ATOMIC), 0);
 		s = stats_of(map);
 	}
+	KUNIT_EXPECT_GE(test, s.chunks, 2 * before.chunks);
 	be_restless(test, 0, true);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 100000, 100001), 0);
+	unplug_worker(test, plug);
 	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, rehashes),
 						s.rehashes));
-	calm_down(test);
 	KUNIT_EXPECT_EQ(test, stats_of(map).chunks, s.chunks);
+	calm_down(test);
 	stop_reader(test, r);
 	KUNIT_EXPECT_TRUE(test, wait_dead(map));
 	msleep(2500);
