@@ -1141,7 +1141,7 @@ static void chm_sum_cell(const struct chm_table *t, const void *key,
 
 static const void *chm_find_cell(const struct chm_table *t, const void *key)
 {
-	/* Whoever wrote to another value would break what its readers rely on. */
+	/* In the other classes, readers rely on values that do not change. */
 	if (!t || WARN_ON_ONCE(t->p->class != CHM_CELL))
 		return NULL;
 	return __chm_lookup_hashed(t, key, __chm_hash(t, key, t->p), t->p);
@@ -2260,8 +2260,8 @@ static void chm_copy_bitwise(const struct chm_table *t, void *to,
 		return;
 	}
 	/*
-	 * Have KCSAN report whoever writes to a pair in a table, be it with
-	 * an atomic: what comes after this copy is lost.
+	 * Have KCSAN report any write to a pair in a table, even an atomic one:
+	 * a write after this copy is lost.
 	 */
 	__kcsan_check_access(from, t->slot_size, KCSAN_ACCESS_ASSERT);
 	chm_copy_bytes(to, from, t->slot_size);
@@ -2896,7 +2896,7 @@ static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 		       t->max_entries + (chm_spare(t) + 3) / 4;
 }
 
-/* Is there no room for another pair, be it that of a replacement? */
+/* Is there no room for another pair, a replacement (!@new) included? */
 static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
 {
 	unsigned long used = map->entries + chm_nr_dead(t);
@@ -6847,8 +6847,8 @@ EXPORT_SYMBOL_GPL(chm_verify);
  * Documentation/debugfs.rst.
  *
  * debugfs_remove() waits for the file operations that run and refuses those
- * that come later, all but release().  So whatever opens, reads and writes may
- * rely on its map; release() must not look at it.
+ * that come later, all but release().  So open(), read() and write() may rely
+ * on their map; release() must not look at it.
  */
 
 /* A map made by a command. */

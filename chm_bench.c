@@ -3013,7 +3013,7 @@ static struct reach measure_reach(const struct chm *map)
 	return r;
 }
 
-/* All that a map has, be it replaced or not yet in use. */
+/* Of all tables of a map: the active one, the next one and those that are retired. */
 static u64 bytes_in_all(const struct chm *map)
 {
 	struct chm_stats stats;

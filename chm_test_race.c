@@ -1904,7 +1904,7 @@ static void chm_insert_races_insert_of_same_key(struct kunit *test)
  * another.  @equal holds the reader inside the chunk it is in until the writer
  * comes to the point; then it sends the writer's CPU an interrupt, which stops
  * the writer as soon as it lets go of the lock until the reader has looked twice.
- * Whoever of the two would be too early takes a run-up, which is adjusted until
+ * The one that would be too early takes a run-up, which is adjusted until
  * the interrupt hits.  Between two stores in one hold of the lock no interrupt
  * comes: that is what chm_lookup_between_stores is for.  Each site is a chunk to
  * begin from and the ones after it.
