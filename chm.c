@@ -34,11 +34,11 @@
  *
  * Locking
  *	map->lock, a spinlock taken with interrupts off, excludes writers.  A hold
- *	takes a bounded number of chunks.  Nothing is allocated under it, no
- *	drop() runs, and nobody waits.  chm_worker.lock, outside of it, tells which
- *	maps the worker has to visit, and which one it is at.
- *	map->busy, outside of both, has the writers of a CHM_SYNC map wait for one
- *	another.
+ *	takes a bounded number of chunks.  Under it no drop() runs, nobody waits, and
+ *	nothing is allocated, except by clone().  chm_worker.lock is outside of
+ *	map->lock.  It protects the lists of maps that the worker has to visit, and
+ *	the pointer to the map that it is at.  map->busy is outside of both.  It
+ *	makes the writers of a CHM_SYNC map wait for one another.
  *
  * Ordering (store side | load side | without it)
  *	O1  release store of a control word | acquire load | a FULL tag is
@@ -150,8 +150,8 @@
 #define CHM_LOWER_LIMIT		64U
 
 /*
- * Chunks that are copied or merged in one hold of the lock.  A writer's four give a
- * table that was begun at a load of 0.80 one of 0.84 at the end (design.rst).
+ * Chunks that are copied or merged in one hold of the lock.  If each write copies four,
+ * a table whose migration begins at a load of 0.80 has 0.84 at the end (design.rst).
  */
 #define CHM_WRITER_STEP		4U
 #define CHM_WRITER_STEP_MAX	32UL
@@ -161,12 +161,12 @@
 /* What copying a small pair takes, about (speed.rst). */
 #define CHM_COPY_NS		16U
 
-/* No more where paths are long: chunks that pairs may pass in one hold. */
+/* Where paths are long, a hold ends early: when pairs have passed this many chunks. */
 #define CHM_STEP_WALK		1024U
 
 /*
- * Holds of the lock in one turn of the worker; and of a writer that must not sleep
- * and finds the table full.
+ * Holds of the lock in one turn of the worker.  A writer that must not sleep and finds
+ * the table full takes up to four times as many.
  */
 #define CHM_TURN		64U
 
@@ -178,8 +178,8 @@
 
 /* DEAD slots that become EMPTY in one hold, and chunks that may be looked at. */
 #define CHM_WRITER_SWEEP	8U
-#define CHM_POLL_EVERY		4U	/* writes: fewer than it sweeps */
-#define CHM_FEW_CHUNKS		8U	/* in which a path may end soon */
+#define CHM_POLL_EVERY		4U	/* writes per poll: fewer than CHM_WRITER_SWEEP */
+#define CHM_FEW_CHUNKS		8U	/* poll at each write: a path may soon be full */
 #define CHM_WORKER_SWEEP	64U
 #define CHM_SWEEP_CHUNKS	(32U * BITS_PER_LONG)
 
@@ -187,7 +187,7 @@
 #define CHM_DROPS		64U
 #define CHM_DROPS_NS		NSEC_PER_MSEC
 
-/* Attempts of a writer that must not sleep; of one that could do without. */
+/* Attempts to make room before -ENOMEM; attempts to get a slot nearer to home. */
 #define CHM_ATTEMPTS		32U
 #define CHM_NEAR_TRIES		4U
 
@@ -216,16 +216,16 @@ struct chm_op {
 	void		*old_key;	/* NULL: not wanted */
 	void		*old_value;	/* for CHM_HAND_OUT and CHM_FETCH */
 	const void	*found;		/* the value in the map */
-	u32		due;		/* where the new pair is, if it is far */
+	u32		due;		/* distance where a pair that lies far is due */
 	unsigned int	how;
-	unsigned int	word;		/* for CHM_ZEROES: which, and what it is */
-	long		amount;
-	bool		too_far;	/* the room that there is */
-	bool		stuck;		/* there is no slot on its path */
+	unsigned int	word;		/* for CHM_ZEROES: index of a word */
+	long		amount;		/* for CHM_ZEROES: initial value of that word */
+	bool		too_far;	/* the nearest EMPTY slot is too far */
+	bool		stuck;		/* there is no EMPTY slot on the path */
 	u32		id;		/* of the table that was tried */
-	unsigned int	tries;		/* to find room that is nearer */
+	unsigned int	tries;		/* to find a slot that is nearer to home */
 	unsigned int	attempts;	/* to make room */
-	u16		aborts;		/* of the map, at the last one */
+	u16		aborts;		/* map->aborts at the last attempt */
 };
 
 /* Where a migration stands.  Under map->lock. */
@@ -238,9 +238,10 @@ enum chm_phase {
 };
 
 /*
- * What was copied from a table into its successor, as it was then.  The updates that
- * cells have got since are still to be added there: values of CHM_CELL maps.  Others
- * must be the same still, which CONFIG_CHM_DEBUG looks at: pairs.
+ * What was copied from a table into its successor, as it was at that time.  In CHM_CELL
+ * maps these are values: the updates that the old cells have got since are still to be
+ * added to the new ones.  In other maps these are pairs, which must not have changed
+ * since: CONFIG_CHM_DEBUG checks that.
  */
 struct chm_snapshot {
 	struct chm_table	*from;		/* what was copied */
@@ -318,7 +319,7 @@ static bool chm_sizes_valid(const struct chm_params *p)
 	       chm_slot_size(p) >= chm_value_offset(p) + p->value_size;
 }
 
-/* Words that are added to must be aligned; others merge() sees to itself. */
+/* chm adds to words, which must be aligned.  merge() handles other layouts itself. */
 static int chm_check_cell(const struct chm_params *p)
 {
 	if (p->clone || !p->value_size)
@@ -404,7 +405,7 @@ static unsigned long chm_nr_dead(const struct chm_table *t)
 	return t->dead[0] + t->dead[1];
 }
 
-/* Of what it migrates? */
+/* Does a migration of such a map take a snapshot of what it copies? */
 static bool chm_takes_snapshots(const struct chm_params *p)
 {
 	return p->class == CHM_CELL || IS_ENABLED(CONFIG_CHM_DEBUG);
@@ -507,7 +508,7 @@ static struct chm_snapshot *chm_pending(const struct chm_table *t)
 	return chm_takes_snapshots(t->p) ? chm_snapshots(t)->pending : NULL;
 }
 
-/* What was copied from @t, and nothing is to be merged of; NULL: nothing. */
+/* The snapshot taken of @t, with nothing left to merge; NULL: there is none. */
 static struct chm_snapshot *chm_spent(const struct chm_table *t)
 {
 	return chm_takes_snapshots(t->p) ? chm_snapshots(t)->spent : NULL;
@@ -532,8 +533,8 @@ static void *chm_noted(struct chm_snapshot *s, const struct chm_params *p,
 }
 
 /*
- * Of a table, and of what is to be freed with it.  What is there for debugging
- * alone does not count: no writer shall wait because of it.
+ * The bytes of a table, and of all that is to be freed with it.  Snapshots that are
+ * only for debugging do not count: no writer shall wait because of them.
  */
 static size_t chm_bytes(const struct chm_table *t)
 {
@@ -573,7 +574,7 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->slots_offset = chm_slots_offset(t->slot_size);
 	t->p = p;
 	t->ctx = ctx;
-	/* 0 is none, after 2^32 tables, too. */
+	/* 0 means no table: skip it when the counter wraps. */
 	t->id = atomic_inc_return(&chm_tables) ?: atomic_inc_return(&chm_tables);
 	/*
 	 * O14: no seal has this one.  Pairs with chm_ahead_good(): without it the walk
@@ -953,10 +954,10 @@ EXPORT_SYMBOL_GPL(chm_lookup_many);
  * to, and slots are not reused until all is merged.  One that is replaced takes the
  * old cell's present value for the snapshot: its updates up to then are overwritten.
  *
- * A reader that found the old table has no use for the new cell: what went there
- * has not ended before the reader began, which would have found the new table then.
- * But a writer may exchange the new cell while that reader is still in the old
- * table: what it reads then is the old cell's own sum, without the exchange.
+ * A reader that found the old table does not need the new cell.  If an update of the
+ * new cell had ended before the reader began, the reader would have found the new
+ * table.  But a writer may exchange the new cell while the reader is still in the old
+ * table.  Then the reader returns the sum of the old cell, without the exchange.
  */
 
 /*
@@ -1084,10 +1085,11 @@ static void chm_sum_merged(struct chm_snapshot *s, const struct chm_table *t,
 }
 
 /*
- * The cell of @key in the table that @s is of, if it is the one that @now of @t was
- * copied from, and not that of an earlier life of the key.  It is known by where it
- * went.  No key is compared: those of pairs that were removed since may be gone.  Which
- * slots are FULL in that table does not change any more.
+ * Find the cell that @now, the cell of @key in @t, was copied from.  It lies in the
+ * table that @s was taken of.  It is recognised by the slot that it was copied to, so a
+ * cell from an earlier life of the key is not taken for it.  Keys are not compared: the
+ * key of a pair that was removed since may be gone.  The set of FULL slots in that
+ * table no longer changes.
  */
 static const void *chm_old_cell(const struct chm_snapshot *s,
 				const struct chm_table *t, const void *key,
@@ -1394,9 +1396,9 @@ static noinline u32 chm_due(const struct chm_table *t, u64 hash, u32 distance,
 }
 
 /*
- * As far as DEAD slots may drive pairs from home before something is done about
- * it.  In a large table that is further, since a fresh one costs more.  Not less
- * than twice what is usual here, if the hash is bad.
+ * How far from home DEAD slots may drive pairs before something is done about it.  The
+ * limit is higher in a large table, since a fresh one costs more.  If the hash is bad,
+ * the limit is at least twice the longest path that the table had when it was built.
  */
 static u32 chm_reach(const struct chm_table *t)
 {
@@ -1422,8 +1424,9 @@ static noinline void chm_raise_overflow(struct chm_table *t, u64 hash, u32 from,
 }
 
 /*
- * Of the pairs in chunk @chunk, @at chunks behind some home, that need the bit
- * of @hash where they passed: the first chunk behind that home that one passed.
+ * Chunk @chunk lies @at chunks behind some home.  Look at those of its pairs that need
+ * the overflow bit of @hash in the chunks that they passed.  Return: the first chunk
+ * that one of them passed, counted from that home; @at if there are none.
  */
 static s64 chm_overflow_from(const struct chm_table *t, u32 chunk, s64 at,
 			     u64 hash, const struct chm_params *p)
@@ -1446,10 +1449,11 @@ static s64 chm_overflow_from(const struct chm_table *t, u32 chunk, s64 at,
 }
 
 /*
- * A pair at @distance from home, not 0, died: clear the bits that only it needed.  Others
- * that need one lie behind that chunk, and set the bit all the way to theirs.  So
- * go to where it ends, but no further than any pair has gone, and come back with
- * the first chunk that was passed.
+ * A pair at @distance from home, not 0, has died: clear the bits that only it needed.
+ * Any other pair that needs the bit of a chunk lies behind that chunk, and has set the
+ * bit in all chunks up to its own.  So go forward to where the bit ends, but no further
+ * than any pair lies from home.  On the way back, keep track of the first chunk that
+ * such a pair has passed.
  *
  * Return: false if the end is far.  Then nothing is cleared: bits too many cost
  * lookups time, but do no harm, and the search must not take long.
@@ -1615,7 +1619,7 @@ static void chm_note_wait(struct chm_table *t)
 	t->awaited = true;
 }
 
-/* Let the sealed generation, which is empty, be the other one. */
+/* If the sealed generation is empty, seal the open one, and open the other. */
 static void chm_seal(struct chm_table *t)
 {
 	unsigned long cookie;
@@ -1623,11 +1627,11 @@ static void chm_seal(struct chm_table *t)
 	if (!t->dead[t->dead_gen] || t->dead[!t->dead_gen])
 		return;
 	/*
-	 * O5: the cookie comes after the last DEAD store it covers.  Pairs
-	 * with the end of the sections of readers who saw FULL before it.
-	 * O14: and before the stores that reuse the slots: get_state_synchronize_rcu()
-	 * is a full barrier.  Pairs with chm_ahead_good(), for which it is another one
-	 * than before.
+	 * O5: the cookie is taken after the last DEAD store that it covers.  Pairs with
+	 * the end of the sections of readers that saw FULL before that store.
+	 * O14: the cookie also comes before the stores that reuse the slots, because
+	 * get_state_synchronize_rcu() is a full barrier.  Pairs with chm_ahead_good(),
+	 * which sees that the cookie has changed.
 	 */
 	cookie = get_state_synchronize_rcu();
 	if (t->awaited && t->awaited_cookie != t->cookie)
@@ -1807,8 +1811,8 @@ static bool chm_may_retire(const struct chm *map, const struct chm_table *t,
 }
 
 /*
- * More than a writer that must not sleep may leave behind, either.  The oldest may be
- * that of a map that was much larger.
+ * Do retired tables take too much even for a writer that must not sleep?  The oldest
+ * one does not count: it may be from a time when the map was much larger.
  */
 static bool chm_retired_by_far(const struct chm *map, const struct chm_table *t)
 {
@@ -1898,10 +1902,11 @@ static bool chm_changed(const struct chm_table *t, const void *now,
 }
 
 /*
- * Its grace period is over, so @t is final: is each pair what was copied?  Cells
- * were merged instead.  The first pair is reported, with the name of the map; NULL:
- * none is.  Not once drop() may have written to some: then that was looked at before.
- * Return: how many are not.
+ * Is each pair of @t the same as when it was copied?  The grace period of @t is over,
+ * so readers no longer change it.  CHM_CELL tables are passed over: their cells were
+ * merged instead.  So are tables whose pairs drop() may have written to: they were
+ * checked before.  The first pair that differs is reported, with the @name of the map;
+ * if @name is NULL, none is.  Return: how many pairs differ.
  */
 static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 {
@@ -1934,15 +1939,14 @@ static u32 chm_check_frozen(const char *name, const struct chm_table *t)
 /* === Worker ============================================================== */
 
 /*
- * One work item serves all maps, each in bounded turns.  A map is in one of three
- * lists while there is something to do for it: now, when a grace period is over, or,
- * where tidying was put off, in a second.
+ * One work item serves all maps, each in bounded turns.  A map that needs the worker is
+ * in one of three lists: ready now, waiting for a grace period, or resting for a second
+ * because tidying was put off.
  *
- * The worker works at one map at a time: @map.  Whenever it takes that one's lock
- * it looks whether the map is still there: chm_destroy() takes the map away from it
- * between its turns, chm_destroy_async() even in the midst of one, between two holds
- * of the lock.  What the worker does without the lock is with tables that are freed
- * by nobody else.
+ * The worker serves one map at a time: chm_worker.map.  Whenever it takes the lock of
+ * that map, it first checks that the map is still there.  chm_destroy() takes the map
+ * away between two turns, chm_destroy_async() even within a turn, between two holds of
+ * the lock.  Without the lock, the worker touches only tables that nobody else frees.
  */
 static void chm_work(struct work_struct *work);
 static void chm_grace_work(struct work_struct *work);
@@ -2361,10 +2365,10 @@ static long chm_migrate_chunk(struct chm_table *to, const struct chm_table *from
 /* --- Merging: cells --- */
 
 /*
- * Word @nr of the snapshot is about to be merged; for maps with merge(), all
- * words of slot @nr.  Before, @merged is less; while it is being, 2 * @nr + 1;
- * from then on, more.  Words without a difference are passed over: it makes
- * none whether they are taken for merged.
+ * Word @nr of the snapshot is about to be merged; for maps with merge(), all words of
+ * slot @nr.  Until now s->merged was less than 2 * @nr + 1.  It equals that while the
+ * word is being merged, and is greater afterwards.  Words without a difference are
+ * passed over: a reader gets the same result whether it takes them for merged or not.
  */
 static unsigned long chm_merge_begin(struct chm_snapshot *s, unsigned long nr)
 {
@@ -2410,8 +2414,9 @@ static void chm_merge_words(struct chm_snapshot *s, unsigned long nr, u32 words,
 }
 
 /*
- * Bring the updates that the value of @pair, in slot number @nr, has got since it was
- * copied to where it went.  That slot may be DEAD by now, but is not reused.
+ * The value of @pair, in slot number @nr, may have got updates since it was copied.
+ * Apply them to its copy in @to.  The slot of the copy may be DEAD by now, but is not
+ * reused.
  */
 static void chm_merge_pair(struct chm_snapshot *s, unsigned long nr,
 			   const struct chm_table *to, const void *pair)
@@ -2617,7 +2622,7 @@ static void chm_give_up(struct chm *map, int ret)
 	chm_abort(map);
 	map->clone_failed = ret == -ENOMEM;
 	map->failed_at = chm_now();
-	/* This counts as tidying, if it was; and what that has cost before, still. */
+	/* The cost counts as that of tidying.  A longer wait of before stays. */
 	chm_put_off_more(map, wait);
 }
 
@@ -2800,7 +2805,7 @@ static u64 chm_chunks_needed(const struct chm *map, unsigned long entries)
 					   map->p->min_entries));
 }
 
-/* So many that @t can be retired, too. */
+/* The least size of the next table, in chunks, so that @t, too, may be retired. */
 static u64 chm_chunks_within_budget(const struct chm *map,
 				    const struct chm_table *t)
 {
@@ -2909,8 +2914,8 @@ static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
 }
 
 /*
- * Pairs that another table is asked for with.  Early, where they come so fast that an
- * earlier one still waits for its readers: the worker may be late.
+ * The number of pairs at which the next table is asked for.  It is lower if pairs come
+ * so fast that an earlier table still waits for its readers: the worker may be late.
  */
 static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
 {
@@ -3010,11 +3015,11 @@ static bool chm_fits(const struct chm *map, const struct chm_table *fresh)
 }
 
 /*
- * Begin to fill @fresh, or publish it if there is nothing to copy.  If it has room for a
- * snapshot, that is of the active table.
- * @stuck: a writer has no slot but in @fresh.  Return: -EBUSY if a migration is under
- * way, -EAGAIN if @fresh does not fit what has become of the map, or another table must
- * be freed first; then it is still the caller's.
+ * Begin to fill @fresh, or publish it if there is nothing to copy.  Its snapshot, if it
+ * has room for one, will be of the active table.  @stuck: a writer finds no slot in the
+ * active table.  Return: 0; -EBUSY if a migration is under way; -EAGAIN if @fresh has
+ * become too small for the map, or if another table must be freed first.  After an
+ * error, @fresh still belongs to the caller.
  */
 static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 {
@@ -3333,8 +3338,9 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 }
 
 /*
- * Not if the table would take most of the memory that is left; @tidy: half of it.  To
- * try would take all of it for a while, and have others killed for memory.
+ * Is there memory for the planned table?  No, if it would take most of what is left; if
+ * @tidy, more than half of it.  Trying nevertheless would use up all memory for a
+ * while, and the OOM killer would kill other processes.
  */
 static bool chm_can_afford(const struct chm_params *p, const struct chm_plan *plan,
 			   bool tidy)
@@ -3361,8 +3367,9 @@ static struct chm_table *chm_build_afford(const struct chm *map,
 }
 
 /*
- * A table as planned, or if memory is short of a little more than it takes, where that
- * is larger than the old one, or the first.
+ * Build the table that was planned.  If memory is short, try a table with only a little
+ * more room than is needed, provided that it is larger than the old one.  If there is
+ * no old one, it only has to be smaller than planned.
  */
 static struct chm_table *chm_build(const struct chm *map, struct chm_plan plan,
 				   u32 *failed, gfp_t gfp)
@@ -3411,9 +3418,10 @@ static int chm_build_and_begin(struct chm *map, const struct chm_plan *plan, boo
 }
 
 /*
- * There is no memory.  Have others made room meanwhile?  Else, will there be some when
- * DEAD slots are EMPTY?  Then wait for that, if the caller may.  If there is no slot on
- * the path, what room there is elsewhere is of no use.
+ * There is no memory for a table.  Is another try worthwhile?  It is if others have
+ * made room meanwhile.  It also is after a wait for DEAD slots to become EMPTY, if
+ * there are any and the caller may wait.  If there is no slot on the path of the pair,
+ * room elsewhere in the same table is of no use.
  */
 static bool chm_has_room(struct chm *map, const struct chm_op *op, bool block)
 {
@@ -3586,8 +3594,8 @@ static bool chm_wait_to_begin(struct chm *map, bool retired)
 }
 
 /*
- * Begin to move to @fresh, which was built as planned.  @now: to that plan, but in the
- * place of the table that is there when it begins.
+ * Begin to move to @fresh, which was built as planned.  @now receives the same plan,
+ * but for the table that is active when the move begins.
  */
 static int chm_begin_move(struct chm *map, const struct chm_plan *plan,
 			  struct chm_plan *now, struct chm_table *fresh, gfp_t gfp)
@@ -3627,10 +3635,10 @@ static void chm_count_failed_alloc(struct chm *map)
 }
 
 /*
- * Move to the table that was planned.  May sleep.  Return: 0; 1 if another table than that
- * of the plan made way for it; -ERESTART, with nothing done, if something else was under
- * way or came in between; -EAGAIN if the table did not fit any more when it was there, or
- * before all was copied.
+ * Move to the table that was planned.  May sleep.  Return: 0 if it has replaced the
+ * table of the plan; 1 if it has replaced another table; -ERESTART if nothing was done,
+ * because something else was under way or came in between; -EAGAIN if it no longer
+ * fitted once it was allocated, or if the migration ended before all pairs were copied.
  */
 static int chm_move(struct chm *map, const struct chm_plan *plan, gfp_t gfp)
 {
@@ -3668,8 +3676,9 @@ static u32 chm_probe_limit_at(u64 percent)
 }
 
 /*
- * The longest probe path that is no reason for suspicion.  A path through a quarter
- * of the table is one, but for small tables: full ones have such paths.
+ * The longest probe path that is not suspicious.  A path through more than a quarter of
+ * the table is suspicious, except in a small table, which has such paths when it is
+ * full.
  */
 static u32 chm_probe_limit(const struct chm *map, const struct chm_table *t)
 {
@@ -3721,10 +3730,11 @@ static enum chm_turn chm_turn_tell_hash(struct chm *map, bool worker)
 }
 
 /*
- * A pair was inserted that is due @due chunks from home.  If that is too far, a fresh
- * seed is due; with SipHash, if the last one did not help for long: then the keys
- * were chosen to collide.  This copies all pairs: not again before long paths have
- * cost about as much, to writers and readers.  If it fails, a try costs less.
+ * A pair was inserted that is due @due chunks from home.  If that is too far, ask for a
+ * fresh seed.  If the last seed did not help for long, the keys were chosen to collide:
+ * ask for SipHash, too.  Either way all pairs are copied.  So the next defence has to
+ * wait until long paths have cost writers and readers about as much as the copying.  A
+ * failed attempt costs less: then CHM_DEFEND_AGAIN such paths are enough.
  */
 static void chm_defend(struct chm *map, struct chm_table *t, u32 due)
 {
@@ -3811,7 +3821,7 @@ static bool chm_tidy_soon(const struct chm_table *t)
 	return t->tidy_soon && t->writes > t->nr_chunks / 64;
 }
 
-/* What is to be allocated for; @tidy: not because of a writer. */
+/* Chunks of the table to allocate; 0: none.  @tidy: set if no writer needs it. */
 static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 {
 	struct chm_table *t = chm_table(map);
@@ -3835,7 +3845,7 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 		chunks = chm_chunks_tidy(map, t);
 	if (!chunks)
 		return 0;
-	/* Nor, for a second, one that writers had to wait in: they need it all. */
+	/* Where writers had to wait, tidy a second later: they need the whole table. */
 	if (*tidy && t->waited) {
 		t->waited = false;
 		t->tidy_soon = false;
@@ -4179,7 +4189,7 @@ static enum chm_turn chm_sweep_hold(struct chm *map, bool worker,
 		gone = !chm_lock_turn(map, worker, flags);
 		/* Retired or not, and with the map or without: only this worker drops. */
 		chm_give_gathered_back(t, &g, dropped);
-		/* Without the lock: t->sweep is chm_retire()'s, which goes back to 0. */
+		/* No lock is held: leave t->sweep alone.  chm_retire() has reset it. */
 		if (gone)
 			return CHM_GONE;
 		if (dropped < g.n)
@@ -4319,7 +4329,7 @@ static void chm_turns_of_writer(struct chm *map)
 		cond_resched();
 }
 
-/* Steps 5 to 7 of a growth: wait for readers, free the old table, unlock. */
+/* The end of a growth: wait for readers, free the old table, let others write. */
 static void chm_leave(struct chm *map)
 {
 	if (likely(map->p->reclaim != CHM_SYNC))
@@ -4561,9 +4571,10 @@ static void chm_store_word(void *word, const void *value, u32 size)
 }
 
 /*
- * May a new pair lie at @distance?  Not where only DEAD slots have driven it very far,
- * or replacing has, if the writer may wait for a fresh table: each lookup of the key
- * would go all the way.  If it lies far for no reason, the map is to be tidied.
+ * May a new pair lie at @distance?  No, if only DEAD slots or replacements have driven
+ * it very far from home, and the writer may wait for a fresh table: each lookup of the
+ * key would go all the way.  If the pair lies far without need, mark the table for
+ * tidying.
  */
 static bool chm_may_stray(struct chm_table *t, u64 hash, u32 distance,
 			  struct chm_op *op)
@@ -4693,7 +4704,7 @@ static unsigned long chm_exchange_begin(struct chm_snapshot *s)
 {
 	unsigned long flags;
 
-	/* Readers wait for the end, also where the map's lock lets them run. */
+	/* Readers wait for the end.  On PREEMPT_RT the lock leaves interrupts on. */
 	local_irq_save(flags);
 	WRITE_ONCE(s->seq, s->seq + 1);
 	/* O10: pairs with smp_rmb() in chm_still_unmerged(). */
@@ -5073,8 +5084,8 @@ static void chm_fetch_bulk(const struct chm *map, const void *keys, unsigned lon
 }
 
 /*
- * How many of the pairs that are left go into one hold.  Each does its share of a
- * migration: then one is enough.  Where paths are long, few are.
+ * How many of the pairs that are left are written in one hold.  During a migration it
+ * is one, since each write also copies its share.  Where paths are long, it is a few.
  */
 static unsigned long chm_bulk(const struct chm *map, unsigned long left)
 {
@@ -5330,8 +5341,8 @@ static bool chm_cells_final(struct chm *map, const struct chm_table *t)
 }
 
 /*
- * Does the worker not merge the cells of @map, but the caller?  None but one of these two
- * may touch retired tables: they do part of that without the lock.
+ * Does the caller, instead of the worker, merge the cells of @map?  Only one of the two
+ * may touch retired tables, because part of that work is done without the lock.
  */
 static bool chm_caller_merges(const struct chm *map)
 {
@@ -5502,7 +5513,10 @@ static void chm_clear_slowly(struct chm *map)
 	} while (i < n);
 }
 
-/* An empty map that still has what was promised; or with none. */
+/*
+ * Empty the map: publish @fresh, which has the room that was promised, or no table if
+ * no room was promised.  Return: false if @fresh is missing or too small.
+ */
 static bool chm_try_clear(struct chm *map, struct chm_table *fresh)
 {
 	bool promised = map->reserved || map->p->min_entries;
@@ -5523,8 +5537,8 @@ static bool chm_try_clear(struct chm *map, struct chm_table *fresh)
 }
 
 /*
- * As much as the caller's context allows, as far as that can be told.  Who must not sleep
- * may hold a lock of the scheduler: then kswapd must not be woken up.
+ * The gfp that tries hardest, of those that the caller's context is known to allow.  A
+ * caller that must not sleep may hold a lock of the scheduler: do not wake up kswapd.
  */
 static gfp_t chm_clear_gfp(void)
 {
@@ -5578,8 +5592,9 @@ EXPORT_SYMBOL_GPL(chm_clear);
 /* --- Room --- */
 
 /*
- * Promise room for @n pairs, if there is.  @less: was more promised before?
- * Return: else the table that it takes.
+ * Promise room for @n pairs if the active table has it.  @less: receives whether more
+ * was promised before.  Return: if the table is too small, the plan for one that will
+ * do.
  */
 static struct chm_plan chm_try_reserve(struct chm *map, unsigned long n, bool *less)
 {
@@ -5615,8 +5630,8 @@ static bool chm_claim(struct chm *map)
 }
 
 /*
- * @due: the table may be due to be tidied.  The worker is called no sooner than now:
- * it leaves the table to those who have a claim.
+ * @due: the table may need tidying.  The worker is called only now, since it does not
+ * tidy a table while there are claims.
  */
 static void chm_end_claim(struct chm *map, bool claimed, bool due)
 {
@@ -5764,17 +5779,18 @@ EXPORT_SYMBOL_GPL(chm_equal_string);
 /* === Iterate ============================================================= */
 
 /*
- * A walk visits home chunks in order and, of the pairs of one home, the ones with the
- * least (hash, fingerprint) behind the last.  That order depends on the keys and the
- * seed alone, so the cursor is good in any table and after any sleep; and a pair that
- * is visible twice, while it is being replaced, has one place in it.
+ * A walk visits home chunks in order, and the pairs of one home in the order of
+ * (hash, fingerprint).  That order depends only on the keys and the seed.  So the
+ * cursor is good in any table and after any sleep.  A pair that is visible twice, while
+ * it is being replaced, has one place in the order.
  *
- * The pairs of a home are looked for once.  The slots of the first of them are noted in
- * order, and given one by one while they are as they were; else the walk looks again
- * for what is behind the cursor.
+ * The pairs of a home are searched for once.  The slots of the first ones are noted in
+ * order, and returned one by one as long as they have not changed.  If one has changed,
+ * the walk searches again for what is behind the cursor.
  *
- * Fingerprints are for keys that are seen to have the same hash.  Where only one has
- * it, the cursor stands behind all that do: others come later, and need not be seen.
+ * Fingerprints are only computed for keys that are seen to have the same hash.  If only
+ * one key has a hash, the cursor moves behind all possible keys with that hash: any
+ * other one is inserted later, and need not be seen.
  *
  * With another seed the order is another one.  Then the walk begins at the front of
  * it, and passes over the pairs that are in the prefix of an earlier order: it keeps
@@ -5782,9 +5798,10 @@ EXPORT_SYMBOL_GPL(chm_equal_string);
  */
 
 /*
- * Tells keys of equal hashes apart: another SipHash than chm_siphash(), two keys
- * agree in both never.  In maps with equal() it is a second hash(), so that it does
- * not change if a key is replaced by an equal one; unless that ignores its seed.
+ * Tells keys with equal hashes apart.  It is SipHash with another key than in
+ * chm_siphash(), so in practice no two keys agree in both.  In maps with equal() and
+ * hash() it is hash() with another seed.  Then it stays the same if a key is replaced
+ * by an equal one.  This is not so if hash() ignores its seed.
  */
 static u64 chm_fingerprint(const struct chm_table *t, const void *key,
 			   const struct chm_params *p)
@@ -6100,7 +6117,7 @@ static bool chm_scan_chunk(struct chm_scan *s, struct chm_ahead *a,
 	if (s->any_order && s->adjacent && !s->distance &&
 	    chm_scan_plain(a, t, c, ctrl))
 		return false;
-	/* Who is here and not at home has a bit in all chunks before. */
+	/* A pair of this home has its overflow bit set in all chunks before. */
 	if (s->distance)
 		mask = chm_match_overflow(mask, ctrl, s->common);
 	chm_for_each_match(slot, mask) {
@@ -6119,8 +6136,8 @@ static bool chm_scan_chunk(struct chm_scan *s, struct chm_ahead *a,
 }
 
 /*
- * The home where a walk goes on.  Behind a whole home stands a cursor with the
- * last fingerprint: the next hash may be the next home's.
+ * The home where a walk goes on.  If the cursor has the last fingerprint, all of its
+ * hash is done: go on with the next hash, which may belong to the next home.
  */
 static u32 chm_cursor_home(const struct chm_table *t,
 			   const struct chm_prefix *at)
@@ -6392,7 +6409,7 @@ void chm_stats(const struct chm *map, struct chm_stats *s)
 	unsigned long flags;
 
 	*s = (struct chm_stats) { };
-	/* Of no map, there are none; nor is there a lock. */
+	/* Without a map there are no figures, and no lock to take. */
 	if (!map->p)
 		return;
 	chm_lock(chm_lockable(map), flags);
@@ -6439,7 +6456,7 @@ struct chm_check {
 	unsigned long		copied;		/* pairs below the cursor */
 	unsigned long		next_full;	/* in map->next */
 	unsigned long		next_dead;
-	u32			copied_below;	/* that; 0: nothing is filled */
+	u32			copied_below;	/* @cursor; 0: nothing is filled */
 	unsigned long		errors;
 };
 
@@ -6743,7 +6760,7 @@ static bool chm_check_outdated(const struct chm_check *check)
 #define CHM_CHECK_CHUNKS	64U
 #define CHM_CHECK_SMALL		1024U
 
-/* Attempts to see all of a table that nobody changes; and a table to its end. */
+/* Attempts to see a whole table unchanged; attempts in all, until -EBUSY. */
 #define CHM_CHECK_ATTEMPTS	8U
 #define CHM_CHECK_TABLES	64U
 
@@ -7641,7 +7658,10 @@ static int chm_debugfs_add(struct chm *map, const char *name)
 
 	if (!chm_name_valid(name))
 		return -EINVAL;
-	/* None before this module's initcall, if it is built in; none without ours. */
+	/*
+	 * chm's own directory is missing before this module's initcall, if chm is built
+	 * in, and if it could not be made.
+	 */
 	if (!IS_ENABLED(CONFIG_DEBUG_FS) || IS_ERR_OR_NULL(chm_dir))
 		return 0;
 	d = kzalloc_flex(*d, key, map->p->key_size, GFP_KERNEL);

@@ -361,8 +361,8 @@ struct chm_table {
 	u32			fresh;		/* earlier writes, with the same seed */
 	u32			built_spread;	/* when built, in 16ths of the expected */
 	u32			built_longest;	/* @longest when built */
-	u32			far;		/* long-path chunks since last defence */
-	u32			far_enough;	/* far that allows the next defence */
+	u32			far;		/* sum of long due distances since a defence */
+	u32			far_enough;	/* @far at which the next defence is due */
 	u32			migrated;	/* pairs that were migrated */
 	u64			migrated_ns;	/* start of migration, or its duration */
 	unsigned long		ask_entries;	/* pairs at which growth is asked for */
@@ -1379,9 +1379,9 @@ int chm_remove(struct chm *map, const void *key);
  *
  * This removes one key after the other as by chm_remove(), and passes over
  * those that are absent.  It takes the map's lock fewer times, and prefetches
- * the chunks of later keys.  It never sleeps, except for CHM_SYNC maps: a caller
- * with very many keys passes some thousands at a time, and calls cond_resched()
- * in between.
+ * the chunks of later keys.  It sleeps only for CHM_SYNC maps.  For other maps, a
+ * caller with very many keys passes some thousands at a time, and calls
+ * cond_resched() in between.
  *
  * Context: As for chm_remove().
  * Return: How many keys were present.  0 also if there is no map, or if the
@@ -1749,7 +1749,7 @@ static __always_inline void __chm_check_type(const struct chm_params *p,
 			 "chm: a CHM_CELL value without merge() is made of longs");
 }
 
-/* Does a walk through a map of this type write to key and value what they have room for? */
+/* Do keys and values of the walked map have the sizes that this map type expects? */
 static inline bool __chm_iter_is_of(const struct chm_iter *it,
 				    const struct chm_params *p)
 {
@@ -1788,8 +1788,8 @@ static inline bool __chm_iter_is_of(const struct chm_iter *it,
 	 __chm_is(type, struct work_struct) || __chm_is(type, struct chm))
 
 /*
- * Is the lvalue @x a pointer?  In the comma expression an array becomes one, too, but
- * is of another type then.  (sparse does not know the first of these.)
+ * Is the lvalue @x a pointer?  In the comma expression an array decays to a pointer, so
+ * its type is not that of @x.  (sparse does not know __builtin_classify_type().)
  */
 #ifdef __CHECKER__
 #define __chm_is_pointer(x)	0
