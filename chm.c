@@ -1845,9 +1845,14 @@ static bool chm_drop_some(struct chm_table *t)
 	}
 	if (!t->p->drop)
 		return true;
-	for (; t->sweep < t->nr_chunks && n < CHM_DROPS; t->sweep++) {
-		struct chm_chunk *c = __chm_chunk(t, t->sweep, t->p);
+	for (; n < CHM_DROPS; t->sweep++) {
+		struct chm_chunk *c;
 
+		if (!t->owns_full)
+			chm_next_dead(t, t->nr_chunks);
+		if (t->sweep >= t->nr_chunks)
+			break;
+		c = __chm_chunk(t, t->sweep, t->p);
 		n += chm_drop_slots(t, c, chm_match_droppable(c->ctrl));
 		if (t->owns_full)
 			n += chm_drop_slots(t, c, chm_match_full(c->ctrl));
@@ -2612,18 +2617,47 @@ static u64 chm_pause_after(u64 ns)
 }
 
 /*
+ * Tidying has taken @ns, with what is still to come, and led to @t.  Spend a hundredth
+ * of the time at most.  Where that is less than a second, wait for one, or for some
+ * writes: each of those costs a few microseconds then.
+ */
+static void chm_put_off_tidying(struct chm *map, struct chm_table *t, u64 ns,
+				bool failed)
+{
+	u64 wait = chm_pause_after(ns) + failed;
+
+	/* A longer wait of before stays. */
+	chm_put_off_more(map, wait);
+	if (t)
+		t->tidy_soon = !wait && (s32)(map->tidy_from - chm_now()) <= 1;
+}
+
+/*
  * map->next can't take a pair: there is no room, -ENOSPC, or clone() has failed.  What
  * that lacks may be there in a second.
  */
 static void chm_give_up(struct chm *map, int ret)
 {
-	u64 wait = chm_pause_after(map->next->copying_ns);
+	u64 ns = map->next->copying_ns;
 
 	chm_abort(map);
 	map->clone_failed = ret == -ENOMEM;
 	map->failed_at = chm_now();
-	/* The cost counts as that of tidying.  A longer wait of before stays. */
-	chm_put_off_more(map, wait);
+	/* The cost counts as that of tidying. */
+	chm_put_off_tidying(map, chm_table(map), ns, true);
+}
+
+/*
+ * All is copied.  Where hash() and clone() have taken longer than was thought, tidying
+ * costs more.  A growth is none.
+ */
+static void chm_charge_tidying(struct chm *map)
+{
+	struct chm_table *fresh = map->next;
+
+	if (fresh->nr_chunks <= chm_table(map)->nr_chunks &&
+	    chm_pause_after(fresh->copying_ns))
+		chm_put_off_tidying(map, fresh, fresh->copying_ns, false);
 }
 
 /* Does what copying takes depend on the user's code? */
@@ -2661,10 +2695,12 @@ static void chm_step(struct chm *map, u32 chunks)
 	}
 	if (start)
 		map->next->copying_ns += ktime_get_ns() - start;
-	if (ret < 0)
+	if (ret < 0) {
 		chm_give_up(map, ret);
-	else if (map->cursor == t->nr_chunks)
+	} else if (map->cursor == t->nr_chunks) {
+		chm_charge_tidying(map);
 		chm_swap_tables(map);
+	}
 }
 
 #if IS_ENABLED(CONFIG_KUNIT)
@@ -2919,7 +2955,7 @@ static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
  */
 static unsigned long chm_ask(const struct chm *map, const struct chm_table *t)
 {
-	if (!map->retired || t->writes <= t->nr_chunks ||
+	if (!map->retired || map->entries <= t->migrated + t->nr_chunks ||
 	    chm_bytes(t) <= CHM_SMALL)
 		return t->ask_entries;
 	return min(t->ask_entries, chm_early(t));
@@ -3094,6 +3130,7 @@ struct chm_plan {
 	u64	chunks;		/* 0: none is due */
 	u32	old_chunks;	/* 0: there was none */
 	u32	id;		/* 0: there was none */
+	bool	optional;	/* the writer could wait for readers instead */
 };
 
 static u32 chm_table_id(const struct chm_table *t)
@@ -3310,6 +3347,7 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 				bool block, struct chm_plan *plan)
 {
 	struct chm_table *t = chm_table(map);
+	bool larger;
 	u64 chunks;
 
 	lockdep_assert_held(&map->lock);
@@ -3320,9 +3358,10 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 		return CHM_DRIVE;
 	if (map->phase >= CHM_SETTLING)
 		return CHM_AWAIT;
+	larger = t && map->entries >= t->max_entries && !chm_is_largest(map->p, t);
 	if (!t)
 		chunks = chm_chunks_needed(map, 1);
-	else if (map->entries >= t->max_entries && !chm_is_largest(map->p, t))
+	else if (larger)
 		chunks = chm_chunks_grown(map, t);
 	else if (map->claims && block && map->p->reclaim != CHM_SYNC)
 		return CHM_AWAIT;
@@ -3334,6 +3373,7 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 	    (block || chm_retired_by_far(map, t)))
 		return CHM_AWAIT;
 	*plan = chm_plan_for(t, chunks);
+	plan->optional = t && (!larger || op->too_far);
 	return CHM_BUILD;
 }
 
@@ -3362,8 +3402,7 @@ static struct chm_table *chm_build_afford(const struct chm *map,
 	/* Beyond all limits chm_table_build() says so. */
 	if (plan->chunks <= CHM_MAX_CHUNKS && !chm_can_afford(map->p, plan, false))
 		return ERR_PTR(-ENOMEM);
-	return chm_table_build(map->p, map->ctx, plan->chunks, plan->old_chunks,
-			       plan->old_chunks ? chm_optional(gfp) : gfp);
+	return chm_table_build(map->p, map->ctx, plan->chunks, plan->old_chunks, gfp);
 }
 
 /*
@@ -3476,8 +3515,10 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 
 	chm_found_no_room(map, false);
 	chm_lock(map, flags);
-	/* Where clone() fails each time, so does every migration. */
-	if (!block || map->aborts != op->aborts)
+	/* Where clone() fails each time, so does every migration, late perhaps. */
+	if (map->aborts != op->aborts && map->clone_failed)
+		op->attempts += CHM_ATTEMPTS / 4;
+	else if (!block || map->aborts != op->aborts)
 		op->attempts++;
 	op->aborts = map->aborts;
 	way = chm_way_out(map, op, block, &plan);
@@ -3507,7 +3548,7 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 		break;
 	}
 	ret = chm_build_and_begin(map, &plan, op->stuck,
-				  op->too_far ? chm_optional(gfp) : gfp);
+				  plan.optional ? chm_optional(gfp) : gfp);
 	if (ret && op->too_far)
 		op->how |= CHM_ANYWHERE;
 	/* There is always a DEAD slot to wait for, where others replace. */
@@ -3879,22 +3920,6 @@ static u64 chm_copying_ns(const struct chm *map)
 	return ns;
 }
 
-/*
- * Tidying has taken @ns, with what is still to come.  Spend a hundredth of the time at
- * most.  Where that is less than a second, wait for one, or for some writes: each of
- * those costs a few microseconds then.
- */
-static void chm_put_off_tidying(struct chm *map, u64 ns, bool failed)
-{
-	struct chm_table *t = map->next ?: chm_table(map);
-	u64 wait = chm_pause_after(ns) + failed;
-
-	if (!chm_is_put_off(map))
-		chm_put_off_more(map, wait);
-	if (t)
-		t->tidy_soon = !wait;
-}
-
 /* Look for the memory that is wanted, or that would make the map tidy. */
 static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 {
@@ -3932,7 +3957,8 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 			chm_begin_planned(map, &plan, fresh, false) : -EAGAIN;
 	map->failed_allocs += ret == -ENOMEM;
 	if (tidy)
-		chm_put_off_tidying(map, ktime_get_ns() - start + (ret ? 0 : copying),
+		chm_put_off_tidying(map, map->next ?: chm_table(map),
+				    ktime_get_ns() - start + (ret ? 0 : copying),
 				    ret == -ENOMEM);
 	chm_unlock_turn(map, worker, flags);
 	if (ret && !IS_ERR_OR_NULL(fresh))
@@ -4807,11 +4833,11 @@ static int chm_store_present(struct chm *map, struct chm_table *t, u64 hash,
 	op->found = pair + t->value_offset;
 	if (!(op->how & (CHM_UPDATE | CHM_FETCH)))
 		return -EEXIST;
+	ret = chm_look_at_present(t, pair, op);
 	/* Before there is anything to copy out. */
-	if (op->how & CHM_UPDATE && map->p->class != CHM_WORD &&
+	if (!ret && op->how & CHM_UPDATE && map->p->class != CHM_WORD &&
 	    map->p->class != CHM_CELL && chm_full(map, t, false))
 		return -EAGAIN;
-	ret = chm_look_at_present(t, pair, op);
 	if (!ret && op->how & CHM_FETCH)
 		chm_copy_present(t, pair, op);
 	if (ret || op->how & CHM_FETCH)
@@ -4938,7 +4964,7 @@ static noinline void chm_reseed_now(struct chm *map, u32 due, gfp_t gfp)
 	}
 	chm_lock(map, flags);
 	map->seed_failed = true;
-	chm_put_off(map, 1);
+	chm_put_off_more(map, 1);
 	chm_unlock(map, flags);
 }
 
@@ -5349,20 +5375,24 @@ static bool chm_caller_merges(const struct chm *map)
 	return map->p->reclaim == CHM_SYNC || chm_in_worker();
 }
 
-/* As the worker does it, which waits for this caller, or has to see to other maps. */
-static void chm_merge_by_caller(struct chm *map)
+/*
+ * As the worker does it, which waits for this caller, or has to see to other maps.
+ * Return: false if there is nothing more to merge before readers have ended.
+ */
+static bool chm_merge_by_caller(struct chm *map)
 {
+	bool more = chm_turn_merge(map, false) == CHM_SOON;
 	unsigned long flags;
 
-	chm_turn_merge(map, false);
 	/* Not chm_turn_retired(): this may be the drop() of one of them. */
 	chm_lock(map, flags);
 	if (map->retired)
-		chm_merge_retired(map);
+		more |= !chm_merge_retired(map);
 	chm_unlock(map, flags);
 	/* Others may wait for these cells, and this caller for them: chm_pins_left(). */
 	chm_tell(map);
 	cond_resched();
+	return more;
 }
 
 /* Wait until readers and the migration are done with the cells of @t. */
@@ -5371,8 +5401,11 @@ static void chm_await_cells(struct chm *map, const struct chm_table *t)
 	chm_wait_for_readers(map);
 	if (!chm_caller_merges(map))
 		wait_var_event(map, chm_cells_final(map, t));
-	while (!chm_cells_final(map, t))
-		chm_merge_by_caller(map);
+	while (!chm_cells_final(map, t)) {
+		/* @t may have been replaced meanwhile. */
+		if (!chm_merge_by_caller(map) && !chm_cells_final(map, t))
+			chm_wait_for_readers(map);
+	}
 }
 
 /* The counters of takers are small.  One too many waits until others are through. */

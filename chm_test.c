@@ -3837,6 +3837,83 @@ static void chm_clone_of_few_costs_little(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* That clone() is slow turns out while it is called. */
+static void chm_dear_clone_puts_tidying_off(struct kunit *test)
+{
+	struct chm *map = first_clone_map(test);
+	unsigned long shrinks = stats_of(map).shrinks;
+	u32 then = ktime_get_seconds();
+
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
+						shrinks));
+	KUNIT_EXPECT_GE(test, tidying_put_off(map, then), 15);
+	WRITE_ONCE(clone_us, 0);
+	expect_sound(test, map);
+}
+
+/*
+ * Where tidying is cheap, some writes bring it on again.  Not where clone() has become
+ * slow, and fails.
+ */
+static void chm_dear_clone_is_not_brought_on_by_writes(struct kunit *test)
+{
+	struct chm *map = test_map(test, &slow_clone_params);
+	struct chm_stats before;
+	u32 then;
+
+	WRITE_ONCE(clone_us, 0);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 300000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 30000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	before = stats_of(map);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
+						before.shrinks));
+	WRITE_ONCE(clone_us, 100);
+	WRITE_ONCE(refuse_clone, true);
+	then = ktime_get_seconds();
+	KUNIT_EXPECT_EQ(test, remove_keys(map, 2500, 30000), 0);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, aborts),
+						before.aborts));
+	msleep(6000);
+	KUNIT_EXPECT_LE(test, stats_of(map).aborts, before.aborts + 3);
+	KUNIT_EXPECT_GE(test, tidying_put_off(map, then), 15);
+	WRITE_ONCE(refuse_clone, false);
+	WRITE_ONCE(clone_us, 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 2500), 0);
+	expect_sound(test, map);
+}
+
+/* The map is full, and clone() fails late each time: that is tried a few times. */
+static void chm_clone_failure_of_full_map(struct kunit *test)
+{
+	static const gfp_t gfps[] = { GFP_KERNEL, GFP_ATOMIC };
+	struct chm *map = test_map(test, &slow_clone_params);
+	u64 key = 0;
+	u32 i;
+
+	WRITE_ONCE(clone_us, 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 3000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	WRITE_ONCE(refuse_clone, true);
+	for (key = 3000; key < 20000 && !insert_key(map, key); key++)
+		;
+	KUNIT_EXPECT_LT(test, key, 20000);
+	for (i = 0; i < ARRAY_SIZE(gfps); i++) {
+		unsigned long aborts = stats_of(map).aborts;
+		u64 value = value_of(key);
+
+		KUNIT_EXPECT_EQ(test, chm_insert(map, &key, &value, gfps[i]), -ENOMEM);
+		/* Some of the worker are among them. */
+		KUNIT_EXPECT_LE(test, stats_of(map).aborts, aborts + 8);
+	}
+	WRITE_ONCE(refuse_clone, false);
+	KUNIT_EXPECT_EQ(test, insert_key(map, key), 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, key + 1), 0);
+	expect_sound(test, map);
+}
+
 static u64 hash_slowly(const void *key, u64 seed)
 {
 	spend_us(5);
@@ -3951,6 +4028,9 @@ static struct kunit_case chm_drop_cases[] = {
 	KUNIT_CASE(chm_clone_failure_costs_little),
 	KUNIT_CASE(chm_first_clone_failure_costs_little),
 	KUNIT_CASE(chm_clone_of_few_costs_little),
+	KUNIT_CASE(chm_dear_clone_puts_tidying_off),
+	KUNIT_CASE(chm_dear_clone_is_not_brought_on_by_writes),
+	KUNIT_CASE(chm_clone_failure_of_full_map),
 	KUNIT_CASE(chm_slow_hash_puts_tidying_off),
 	KUNIT_CASE_PARAM(chm_clone_failure_undoes_shrink, reclaim_gen_params),
 	KUNIT_CASE(chm_shrink_that_fails_ends_reserve),

@@ -1473,11 +1473,14 @@ static void chm_wear_of_defence_without_memory(struct kunit *test)
 	struct chm *map = test_map(test, &p);
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1200, GFP_KERNEL), 0);
+	/* As if tidying had been dear before. */
+	map->tidy_from = ktime_get_seconds() + 1000;
 	asked_for = 0;
 	kunit_activate_static_stub(test, chm_alloc, no_alloc);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 1000), 0);
 	KUNIT_EXPECT_GE(test, asked_for, 1);
 	KUNIT_EXPECT_LE(test, asked_for, 8);
+	KUNIT_EXPECT_GT(test, (s32)(map->tidy_from - (u32)ktime_get_seconds()), 500);
 	kunit_deactivate_static_stub(test, chm_alloc);
 	expect_sound(test, map);
 }

@@ -4215,6 +4215,88 @@ static void chm_growth_without_worker_by_blocking(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Memory that takes reclaim, and insisting on it. */
+static void *alloc_for_the_insistent(u64 bytes, gfp_t gfp)
+{
+	if (gfp & __GFP_NORETRY || !gfpflags_allow_blocking(gfp))
+		return ERR_PTR(-ENOMEM);
+	return __chm_alloc(bytes, gfp);
+}
+
+/* Pairs have filled the table: a larger one is asked for as hard as the caller may. */
+static void chm_growth_takes_gfp_of_caller(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	struct plug *plug = plug_worker(test);
+
+	kunit_activate_static_stub(test, chm_alloc, alloc_for_the_insistent);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 5000), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 5000), 0);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/* Without room, and memory, a call that would change nothing says so all the same. */
+static void chm_stale_value_takes_no_room(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	u64 key = 7, value = value_of(key), other = value + 1;
+	struct long_reader *r;
+	struct plug *plug;
+	int ret = 0;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 3000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	r = test_reader(test);
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	stuck_fill(test, map, 3000, GFP_ATOMIC);
+	for (i = 0; i < 20000 && !ret; i++)
+		ret = chm_replace(map, &key, &value, GFP_ATOMIC);
+	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &other, &value, GFP_ATOMIC),
+			-ESTALE);
+	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &value, &other, GFP_ATOMIC),
+			-ENOMEM);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 3000), 0);
+	stop_reader(test, r);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/* A table that was made to fit stays, however often its words are replaced. */
+static void chm_shrunk_table_stays(struct kunit *test)
+{
+	static const struct chm_params words = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_WORD,
+	};
+	struct chm *map = test_map(test, &words);
+	struct chm_stats before;
+	struct long_reader *r;
+	u64 key, value;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	r = test_reader(test);
+	KUNIT_ASSERT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	before = stats_of(map);
+	for (i = 0; i < 3 * before.chunks; i++) {
+		key = i % 10000;
+		value = value_of(key);
+		KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &value, GFP_ATOMIC), 0);
+	}
+	stop_reader(test, r);
+	KUNIT_EXPECT_TRUE(test, settle(map));
+	KUNIT_EXPECT_EQ(test, stats_of(map).grows, before.grows);
+	KUNIT_EXPECT_EQ(test, stats_of(map).chunks, before.chunks);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 10000), 0);
+	expect_sound(test, map);
+}
+
 /* --- What is wanted comes --- */
 
 struct wanted {
@@ -5293,6 +5375,61 @@ static void chm_takers_wait_for_one_another(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/*
+ * The table that a taker in the worker has found is cleared, and a later reader, this
+ * thread, sees it.  Return: does the taker wait for that one, too, rather than spin?
+ */
+static bool taker_waits_twice(struct kunit *test)
+{
+	u64 *want = test_alloc(test, HALF_KEYS * sizeof(*want));
+	struct drop_taker *d = test_alloc(test, sizeof(*d));
+	struct chm *map = test_map(test, &cell_params);
+	unsigned long waits, end;
+	struct long_reader *early;
+	struct plug *plug;
+
+	taker_init(&d->t, map);
+	init_completion(&d->leave);
+	complete(&d->leave);
+	plug = half_grow(test, map, want);
+	plug->then = take_in_drop;
+	plug->arg = d;
+	waits = stats_of(map).gp_waits;
+	early = test_reader(test);
+	complete(&plug->leave);
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, gp_waits),
+						waits));
+	msleep(100);
+	chm_clear(map);
+	waits = stats_of(map).gp_waits;
+	end = jiffies + 2 * HZ;
+	rcu_read_lock();
+	WRITE_ONCE(early->leave, true);
+	while (stats_of(map).gp_waits == waits && time_before(jiffies, end))
+		cpu_relax();
+	waits = stats_of(map).gp_waits - waits;
+	rcu_read_unlock();
+	stop_reader(test, early);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&d->t.done, 20 * HZ), 0);
+	unplug_worker(test, plug);
+	calm_down(test);
+	KUNIT_EXPECT_EQ(test, d->t.ret, 0);
+	KUNIT_EXPECT_EQ_MSG(test, d->t.value, want[8], "G9");
+	expect_sound(test, map);
+	return waits;
+}
+
+/* The first wait may be for the later reader, too, if RCU was busy when it began. */
+static void chm_taker_in_worker_waits_for_readers(struct kunit *test)
+{
+	bool twice = false;
+	u32 i;
+
+	for (i = 0; i < 8 && !twice; i++)
+		twice = taker_waits_twice(test);
+	KUNIT_EXPECT_TRUE(test, twice);
+}
+
 static atomic_t others_merges;
 
 /* Who merges, while the worker is held? */
@@ -5603,12 +5740,13 @@ static void chm_roomy_table_is_replaced(struct kunit *test)
 	KUNIT_EXPECT_GE(test, s.chunks, 2 * before.chunks);
 	be_restless(test, 0, true);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 100000, 100001), 0);
-	unplug_worker(test, plug);
+	complete(&plug->leave);
 	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, rehashes),
 						s.rehashes));
 	KUNIT_EXPECT_EQ(test, stats_of(map).chunks, s.chunks);
 	calm_down(test);
 	stop_reader(test, r);
+	unplug_worker(test, plug);
 	KUNIT_EXPECT_TRUE(test, wait_dead(map));
 	msleep(2500);
 	KUNIT_EXPECT_TRUE(test, settle(map));
@@ -6506,6 +6644,9 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE_PARAM(chm_growth_that_never_succeeds, stuck_gen_params),
 	KUNIT_CASE(chm_growth_without_worker),
 	KUNIT_CASE(chm_growth_without_worker_by_blocking),
+	KUNIT_CASE(chm_growth_takes_gfp_of_caller),
+	KUNIT_CASE(chm_stale_value_takes_no_room),
+	KUNIT_CASE(chm_shrunk_table_stays),
 	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),
 	KUNIT_CASE(chm_wanted_table_comes_later),
 	KUNIT_CASE(chm_wanted_no_more),
@@ -6536,6 +6677,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_cells_are_merged_before_take),
 	KUNIT_CASE(chm_taken_cell_is_not_reused),
 	KUNIT_CASE(chm_takers_wait_for_one_another),
+	KUNIT_CASE(chm_taker_in_worker_waits_for_readers),
 	KUNIT_CASE(chm_taker_leaves_retired_tables),
 	KUNIT_CASE(chm_cell_is_replaced_at_once),
 	KUNIT_CASE(chm_cells_are_merged_before_drop),
