@@ -2647,16 +2647,12 @@ static void chm_give_up(struct chm *map, int ret)
 	chm_put_off_tidying(map, chm_table(map), ns, true);
 }
 
-/*
- * All is copied.  Where hash() and clone() have taken longer than was thought, tidying
- * costs more.  A growth is none.
- */
+/* All is copied.  hash() and clone() may have taken longer than was thought. */
 static void chm_charge_tidying(struct chm *map)
 {
 	struct chm_table *fresh = map->next;
 
-	if (fresh->nr_chunks <= chm_table(map)->nr_chunks &&
-	    chm_pause_after(fresh->copying_ns))
+	if (fresh->tidies && chm_pause_after(fresh->copying_ns))
 		chm_put_off_tidying(map, fresh, fresh->copying_ns, false);
 }
 
@@ -2666,10 +2662,16 @@ static bool chm_copies_by_user(const struct chm_params *p)
 	return p->clone || p->hash;
 }
 
+/* Was @failed_at this second?  Or a multiple of 64 seconds ago, which does no harm. */
+static bool chm_failed_now(const struct chm *map)
+{
+	return !((chm_now() - map->failed_at) & 63);
+}
+
 /* Has clone() failed in this second?  Else it is to be tried again. */
 static bool chm_clone_failed_now(const struct chm *map)
 {
-	return map->clone_failed && !((chm_now() - map->failed_at) & 63);
+	return map->clone_failed && chm_failed_now(map);
 }
 
 /* Copy @chunks more; swap after the last. */
@@ -3372,6 +3374,10 @@ static enum chm_way chm_way_out(struct chm *map, const struct chm_op *op,
 	if (t && !chm_may_retire(map, t, chm_table_bytes(map->p, chunks)) &&
 	    (block || chm_retired_by_far(map, t)))
 		return CHM_AWAIT;
+	/* Readers end sooner than clone() gets what it lacks. */
+	if (t && !larger && block && !op->stuck && !op->too_far &&
+	    map->clone_failed && chm_nr_dead(t))
+		return CHM_AWAIT;
 	*plan = chm_plan_for(t, chunks);
 	plan->optional = t && (!larger || op->too_far);
 	return CHM_BUILD;
@@ -3416,11 +3422,13 @@ static struct chm_table *chm_build(const struct chm *map, struct chm_plan plan,
 	unsigned long entries = READ_ONCE(map->entries);
 	u64 fit = chm_chunks_for(map->p, max(entries + entries / 16 + 1,
 					     READ_ONCE(map->reserved)));
+	bool will_do = plan.old_chunks ? fit > plan.old_chunks : fit < plan.chunks;
 	struct chm_table *fresh;
 
-	fresh = chm_build_afford(map, &plan, gfp);
+	/* Insist only on what is needed. */
+	fresh = chm_build_afford(map, &plan, will_do ? chm_optional(gfp) : gfp);
 	*failed = fresh == ERR_PTR(-ENOMEM);
-	if (*failed && (plan.old_chunks ? fit > plan.old_chunks : fit < plan.chunks)) {
+	if (*failed && will_do) {
 		plan.chunks = min(fit, plan.chunks);
 		fresh = chm_build_afford(map, &plan, gfp);
 		*failed += fresh == ERR_PTR(-ENOMEM);
@@ -3952,9 +3960,11 @@ static enum chm_turn chm_turn_memory(struct chm *map, bool worker)
 		return CHM_GONE;
 	}
 	/* chm_shrink() may have found meanwhile that the old one fits. */
-	if (!IS_ERR_OR_NULL(fresh))
+	if (!IS_ERR_OR_NULL(fresh)) {
+		fresh->tidies = tidy;
 		ret = chm_table(map) && (tidy || chm_chunks_due(map, chm_table(map))) ?
 			chm_begin_planned(map, &plan, fresh, false) : -EAGAIN;
+	}
 	map->failed_allocs += ret == -ENOMEM;
 	if (tidy)
 		chm_put_off_tidying(map, map->next ?: chm_table(map),
@@ -4033,7 +4043,7 @@ static enum chm_turn chm_turn_merge(struct chm *map, bool worker)
 
 /*
  * Some cells of retired tables, oldest first, that no reader sees.  Any of them may be
- * the one whose cell a taker waits for.  Return: whether that was all for now.
+ * the one whose cell a taker waits for.  Return: whether there were none.
  */
 static bool chm_merge_retired(struct chm *map)
 {
@@ -4046,8 +4056,10 @@ static bool chm_merge_retired(struct chm *map)
 		s = chm_pending(t);
 		/* O9: pairs with the end of the sections that update old cells. */
 		if (s && s->from && s->cursor < s->from->nr_chunks &&
-		    poll_state_synchronize_rcu(t->cookie))
-			return chm_merge_some(s, t, CHM_WORKER_STEP);
+		    poll_state_synchronize_rcu(t->cookie)) {
+			chm_merge_some(s, t, CHM_WORKER_STEP);
+			return false;
+		}
 	} while (t != map->retired);
 	return true;
 }
@@ -4907,7 +4919,7 @@ static bool chm_reseed_due(struct chm *map, struct chm_plan *plan, bool now)
 	chm_lock(map, flags);
 	t = chm_table(map);
 	due = map->seeding && map->phase <= CHM_WANTED && t &&
-	      !(map->seed_failed && chm_is_put_off(map));
+	      !(map->seed_failed && chm_failed_now(map));
 	if (due) {
 		*plan = chm_plan_for(t, chm_chunks_same(map, t));
 		due = !now || chm_may_retire(map, t, chm_table_bytes(map->p,
@@ -4964,7 +4976,7 @@ static noinline void chm_reseed_now(struct chm *map, u32 due, gfp_t gfp)
 	}
 	chm_lock(map, flags);
 	map->seed_failed = true;
-	chm_put_off_more(map, 1);
+	map->failed_at = chm_now();
 	chm_unlock(map, flags);
 }
 

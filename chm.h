@@ -345,6 +345,7 @@ struct chm_table {
 	u8			far_gone:1;	/* so far that this table must go */
 	u8			waited:1;	/* a writer has waited for room */
 	u8			awaited:1;	/* see chm_seal() */
+	u8			tidies:1;	/* its migration is a tidying */
 	u8			tidy_soon:1;	/* see chm_put_off_tidying() */
 	u8			look_later;	/* writes before chm_trigger() looks */
 	u16			pins_0;		/* takers of cells of generation 0 */

@@ -3852,6 +3852,18 @@ static void chm_dear_clone_puts_tidying_off(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Only what the map does by itself is put off. */
+static void chm_dear_shrink_puts_nothing_off(struct kunit *test)
+{
+	struct chm *map = slow_clone_map(test);
+	u32 then = ktime_get_seconds();
+
+	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	KUNIT_EXPECT_LT(test, tidying_put_off(map, then), 15);
+	WRITE_ONCE(clone_us, 0);
+	expect_sound(test, map);
+}
+
 /*
  * Where tidying is cheap, some writes bring it on again.  Not where clone() has become
  * slow, and fails.
@@ -4029,6 +4041,7 @@ static struct kunit_case chm_drop_cases[] = {
 	KUNIT_CASE(chm_first_clone_failure_costs_little),
 	KUNIT_CASE(chm_clone_of_few_costs_little),
 	KUNIT_CASE(chm_dear_clone_puts_tidying_off),
+	KUNIT_CASE(chm_dear_shrink_puts_nothing_off),
 	KUNIT_CASE(chm_dear_clone_is_not_brought_on_by_writes),
 	KUNIT_CASE(chm_clone_failure_of_full_map),
 	KUNIT_CASE(chm_slow_hash_puts_tidying_off),

@@ -4215,24 +4215,34 @@ static void chm_growth_without_worker_by_blocking(struct kunit *test)
 	expect_sound(test, map);
 }
 
+static u64 last_bytes;
+static u32 generous_requests;
+
 /* Memory that takes reclaim, and insisting on it. */
 static void *alloc_for_the_insistent(u64 bytes, gfp_t gfp)
 {
 	if (gfp & __GFP_NORETRY || !gfpflags_allow_blocking(gfp))
 		return ERR_PTR(-ENOMEM);
+	generous_requests += bytes > SZ_64K && bytes > last_bytes + last_bytes / 4;
+	last_bytes = bytes;
 	return __chm_alloc(bytes, gfp);
 }
 
-/* Pairs have filled the table: a larger one is asked for as hard as the caller may. */
+/*
+ * Pairs have filled the table: a larger one is asked for as hard as the caller may, but
+ * then no larger than they need.
+ */
 static void chm_growth_takes_gfp_of_caller(struct kunit *test)
 {
 	struct chm *map = test_map(test, &u64_params);
 	struct plug *plug = plug_worker(test);
 
+	generous_requests = 0;
 	kunit_activate_static_stub(test, chm_alloc, alloc_for_the_insistent);
-	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 5000), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 10000), 0);
 	kunit_deactivate_static_stub(test, chm_alloc);
-	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 5000), 0);
+	KUNIT_EXPECT_EQ(test, generous_requests, 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 10000), 0);
 	unplug_worker(test, plug);
 	expect_sound(test, map);
 }
@@ -4263,6 +4273,72 @@ static void chm_stale_value_takes_no_room(struct kunit *test)
 	kunit_deactivate_static_stub(test, chm_alloc);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 3000), 0);
 	stop_reader(test, r);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+static int refuse_clone(void *ctx, void *key, void *value, const void *old_key,
+			const void *old_value, gfp_t gfp)
+{
+	return -ENOMEM;
+}
+
+/* DEAD slots fill a table that clone() does not let the map replace: wait for readers. */
+static void chm_full_of_dead_without_clones(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.class = CHM_CLONE, .clone = refuse_clone,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = 7, value = value_of(key);
+	struct long_reader *r;
+	struct plug *plug;
+	int ret = 0;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	r = test_reader(test);
+	for (i = 0; i < 20000 && !ret; i++)
+		ret = chm_replace(map, &key, &value, GFP_ATOMIC);
+	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	WRITE_ONCE(r->leave, true);
+	KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &value, GFP_KERNEL), 0);
+	stop_reader(test, r);
+	unplug_worker(test, plug);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1000), 0);
+	expect_sound(test, map);
+}
+
+/* A flood is met as soon as there is memory, however long tidying is put off. */
+static void chm_defence_is_not_put_off(struct kunit *test)
+{
+	const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.hash = hash_flooded_late,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key = 1ULL << 32;
+	struct plug *plug;
+
+	WRITE_ONCE(flooded_seed, 0);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1200, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	map->tidy_from = ktime_get_seconds() + 1000;
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, key, key + 400), 0);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, 0);
+	msleep(2100);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, key + 400, key + 401), 0);
+	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, 1);
+	KUNIT_EXPECT_GT(test, (s32)(map->tidy_from - (u32)ktime_get_seconds()), 500);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, key, key + 401), 0);
 	unplug_worker(test, plug);
 	expect_sound(test, map);
 }
@@ -6646,6 +6722,8 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_growth_without_worker_by_blocking),
 	KUNIT_CASE(chm_growth_takes_gfp_of_caller),
 	KUNIT_CASE(chm_stale_value_takes_no_room),
+	KUNIT_CASE(chm_full_of_dead_without_clones),
+	KUNIT_CASE(chm_defence_is_not_put_off),
 	KUNIT_CASE(chm_shrunk_table_stays),
 	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),
 	KUNIT_CASE(chm_wanted_table_comes_later),
