@@ -4215,7 +4215,7 @@ static void chm_growth_without_worker_by_blocking(struct kunit *test)
 	expect_sound(test, map);
 }
 
-static u64 last_bytes;
+static u64 largest_request;
 static u32 generous_requests;
 
 /* Memory that takes reclaim, and insisting on it. */
@@ -4223,8 +4223,9 @@ static void *alloc_for_the_insistent(u64 bytes, gfp_t gfp)
 {
 	if (gfp & __GFP_NORETRY || !gfpflags_allow_blocking(gfp))
 		return ERR_PTR(-ENOMEM);
-	generous_requests += bytes > SZ_64K && bytes > last_bytes + last_bytes / 4;
-	last_bytes = bytes;
+	generous_requests += bytes > SZ_64K &&
+			     bytes > largest_request + largest_request / 4;
+	largest_request = max(largest_request, bytes);
 	return __chm_alloc(bytes, gfp);
 }
 
@@ -4238,6 +4239,7 @@ static void chm_growth_takes_gfp_of_caller(struct kunit *test)
 	struct plug *plug = plug_worker(test);
 
 	generous_requests = 0;
+	largest_request = 0;
 	kunit_activate_static_stub(test, chm_alloc, alloc_for_the_insistent);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 10000), 0);
 	kunit_deactivate_static_stub(test, chm_alloc);
