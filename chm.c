@@ -1846,6 +1846,12 @@ static bool chm_retired_by_far(const struct chm *map, const struct chm_table *t)
 static bool chm_merge_some(struct chm_snapshot *s, const struct chm_table *to,
 			   u32 chunks);
 
+/* The next chunk of a retired table that may have something to drop. */
+static u32 chm_next_to_drop(struct chm_table *t)
+{
+	return t->owns_full ? t->sweep : chm_next_dead(t, t->nr_chunks);
+}
+
 /*
  * Drop a part of the pairs that a table owns, which no reader and no writer can see
  * any more.  Return: whether there are none left.
@@ -1865,14 +1871,9 @@ static bool chm_drop_some(struct chm_table *t)
 	}
 	if (!t->p->drop)
 		return true;
-	for (; n < CHM_DROPS; t->sweep++) {
-		struct chm_chunk *c;
+	for (; n < CHM_DROPS && chm_next_to_drop(t) < t->nr_chunks; t->sweep++) {
+		struct chm_chunk *c = __chm_chunk(t, t->sweep, t->p);
 
-		if (!t->owns_full)
-			chm_next_dead(t, t->nr_chunks);
-		if (t->sweep >= t->nr_chunks)
-			break;
-		c = __chm_chunk(t, t->sweep, t->p);
 		n += chm_drop_slots(t, c, chm_match_droppable(c->ctrl));
 		if (t->owns_full)
 			n += chm_drop_slots(t, c, chm_match_full(c->ctrl));
@@ -2616,9 +2617,15 @@ static void chm_put_off(struct chm *map, u32 seconds)
 	map->tidy_from = chm_now() + seconds;
 }
 
+/* For how many seconds; not at all, if that is not positive. */
+static s32 chm_put_off_for(const struct chm *map)
+{
+	return map->tidy_from - chm_now();
+}
+
 static bool chm_is_put_off(const struct chm *map)
 {
-	return (s32)(map->tidy_from - chm_now()) > 0;
+	return chm_put_off_for(map) > 0;
 }
 
 /* For a second to an hour, but no sooner than was said before. */
@@ -2626,7 +2633,7 @@ static void chm_put_off_more(struct chm *map, u64 seconds)
 {
 	s32 more = clamp_t(u64, seconds, 1, 3600);
 
-	if ((s32)(map->tidy_from - chm_now()) < more)
+	if (chm_put_off_for(map) < more)
 		chm_put_off(map, more);
 }
 
@@ -2649,7 +2656,7 @@ static void chm_put_off_tidying(struct chm *map, struct chm_table *t, u64 ns,
 	/* A longer wait of before stays. */
 	chm_put_off_more(map, wait);
 	if (t)
-		t->tidy_soon = !wait && (s32)(map->tidy_from - chm_now()) <= 1;
+		t->tidy_soon = !wait && chm_put_off_for(map) <= 1;
 }
 
 /*
@@ -3536,16 +3543,17 @@ static noinline int chm_make_room(struct chm *map, struct chm_op *op, gfp_t gfp)
 	bool block = gfpflags_allow_blocking(gfp) && !chm_in_worker();
 	struct chm_plan plan;
 	unsigned long flags;
+	bool settling, aborted;
 	enum chm_way way;
-	bool settling;
 	int ret;
 
 	chm_found_no_room(map, false);
 	chm_lock(map, flags);
+	aborted = map->aborts != op->aborts;
 	/* Where clone() fails each time, so does every migration, late perhaps. */
-	if (map->aborts != op->aborts && map->clone_failed)
+	if (aborted && map->clone_failed)
 		op->attempts += CHM_ATTEMPTS / 4;
-	else if (!block || map->aborts != op->aborts)
+	else if (aborted || !block)
 		op->attempts++;
 	op->aborts = map->aborts;
 	way = chm_way_out(map, op, block, &plan);

@@ -3748,10 +3748,14 @@ static const struct chm_params slow_clone_params = {
 	.class = CHM_CLONE, .clone = clone_slowly,
 };
 
-/* For so many seconds, seen from @then. */
-static int tidying_put_off(struct chm *map, u32 then)
+/* Ends what was reserved, and waits until the map has shrunk because of that. */
+static void end_reservation(struct kunit *test, struct chm *map)
 {
-	return map->tidy_from - then;
+	unsigned long shrinks = stats_of(map).shrinks;
+
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
+						shrinks));
 }
 
 /* 3000 pairs in a table that is much too large, and that took 0.3 s of clone(). */
@@ -3823,15 +3827,12 @@ static void chm_first_clone_failure_costs_little(struct kunit *test)
 static void chm_clone_of_few_costs_little(struct kunit *test)
 {
 	struct chm *map = slow_clone_map(test);
-	unsigned long shrinks = stats_of(map).shrinks;
 	u32 then;
 
 	KUNIT_ASSERT_EQ(test, remove_keys(map, 10, 3000), 0);
 	KUNIT_ASSERT_TRUE(test, wait_dead(map));
 	then = ktime_get_seconds();
-	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
-	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
-						shrinks));
+	end_reservation(test, map);
 	KUNIT_EXPECT_LT(test, tidying_put_off(map, then), 20);
 	WRITE_ONCE(clone_us, 0);
 	expect_sound(test, map);
@@ -3841,12 +3842,9 @@ static void chm_clone_of_few_costs_little(struct kunit *test)
 static void chm_dear_clone_puts_tidying_off(struct kunit *test)
 {
 	struct chm *map = first_clone_map(test);
-	unsigned long shrinks = stats_of(map).shrinks;
 	u32 then = ktime_get_seconds();
 
-	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
-	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
-						shrinks));
+	end_reservation(test, map);
 	KUNIT_EXPECT_GE(test, tidying_put_off(map, then), 15);
 	WRITE_ONCE(clone_us, 0);
 	expect_sound(test, map);
@@ -3879,9 +3877,7 @@ static void chm_dear_clone_is_not_brought_on_by_writes(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 30000), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
 	before = stats_of(map);
-	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
-	KUNIT_ASSERT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
-						before.shrinks));
+	end_reservation(test, map);
 	if (tidying_put_off(map, ktime_get_seconds()) > 1)
 		kunit_skip(test, "copying is dear on a slow kernel");
 	WRITE_ONCE(clone_us, 100);
@@ -3941,17 +3937,13 @@ static void chm_slow_hash_puts_tidying_off(struct kunit *test)
 		.key_size = sizeof(u64), .value_size = sizeof(u64), .hash = hash_slowly,
 	};
 	struct chm *map = test_map(test, &p);
-	unsigned long shrinks;
 	u32 then;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 20000), 0);
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 250000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
-	shrinks = stats_of(map).shrinks;
 	then = ktime_get_seconds();
-	KUNIT_EXPECT_EQ(test, chm_reserve(map, 0, GFP_KERNEL), 0);
-	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, shrinks),
-						shrinks));
+	end_reservation(test, map);
 	KUNIT_EXPECT_GE(test, tidying_put_off(map, then), 5);
 	expect_sound(test, map);
 }

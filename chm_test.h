@@ -166,6 +166,12 @@ static inline bool wait_until_more(struct chm *map, size_t figure, unsigned long
 	return *(unsigned long *)((void *)&s + figure) > n;
 }
 
+/* For so many seconds, seen from @then, tidying is put off. */
+static inline int tidying_put_off(const struct chm *map, u32 then)
+{
+	return map->tidy_from - then;
+}
+
 /* Waits until the map has no retired memory. */
 static inline bool wait_retired(struct chm *map)
 {

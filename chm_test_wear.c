@@ -1480,7 +1480,7 @@ static void chm_wear_of_defence_without_memory(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, 1000), 0);
 	KUNIT_EXPECT_GE(test, asked_for, 1);
 	KUNIT_EXPECT_LE(test, asked_for, 8);
-	KUNIT_EXPECT_GT(test, (s32)(map->tidy_from - (u32)ktime_get_seconds()), 500);
+	KUNIT_EXPECT_GT(test, tidying_put_off(map, ktime_get_seconds()), 500);
 	kunit_deactivate_static_stub(test, chm_alloc);
 	expect_sound(test, map);
 }

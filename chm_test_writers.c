@@ -4249,6 +4249,18 @@ static void chm_growth_takes_gfp_of_caller(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Replaces @key, beside a reader, until DEAD slots leave no room for that. */
+static void fill_with_dead(struct kunit *test, struct chm *map, u64 key)
+{
+	u64 value = value_of(key);
+	int ret = 0;
+	u32 i;
+
+	for (i = 0; i < 20000 && !ret; i++)
+		ret = chm_replace(map, &key, &value, GFP_ATOMIC);
+	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+}
+
 /* Without room, and memory, a call that would change nothing says so all the same. */
 static void chm_stale_value_takes_no_room(struct kunit *test)
 {
@@ -4256,8 +4268,6 @@ static void chm_stale_value_takes_no_room(struct kunit *test)
 	u64 key = 7, value = value_of(key), other = value + 1;
 	struct long_reader *r;
 	struct plug *plug;
-	int ret = 0;
-	u32 i;
 
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 3000), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
@@ -4265,9 +4275,7 @@ static void chm_stale_value_takes_no_room(struct kunit *test)
 	r = test_reader(test);
 	kunit_activate_static_stub(test, chm_alloc, no_alloc);
 	stuck_fill(test, map, 3000, GFP_ATOMIC);
-	for (i = 0; i < 20000 && !ret; i++)
-		ret = chm_replace(map, &key, &value, GFP_ATOMIC);
-	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	fill_with_dead(test, map, key);
 	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &other, &value, GFP_ATOMIC),
 			-ESTALE);
 	KUNIT_EXPECT_EQ(test, chm_replace_if(map, &key, &value, &other, GFP_ATOMIC),
@@ -4296,17 +4304,13 @@ static void chm_full_of_dead_without_clones(struct kunit *test)
 	u64 key = 7, value = value_of(key);
 	struct long_reader *r;
 	struct plug *plug;
-	int ret = 0;
-	u32 i;
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
 	KUNIT_ASSERT_TRUE(test, settle(map));
 	plug = plug_worker(test);
 	r = test_reader(test);
-	for (i = 0; i < 20000 && !ret; i++)
-		ret = chm_replace(map, &key, &value, GFP_ATOMIC);
-	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	fill_with_dead(test, map, key);
 	WRITE_ONCE(r->leave, true);
 	KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &value, GFP_KERNEL), 0);
 	stop_reader(test, r);
@@ -4339,7 +4343,7 @@ static void chm_defence_is_not_put_off(struct kunit *test)
 	msleep(2100);
 	KUNIT_EXPECT_EQ(test, insert_keys(map, key + 400, key + 401), 0);
 	KUNIT_EXPECT_EQ(test, stats_of(map).reseeds, 1);
-	KUNIT_EXPECT_GT(test, (s32)(map->tidy_from - (u32)ktime_get_seconds()), 500);
+	KUNIT_EXPECT_GT(test, tidying_put_off(map, ktime_get_seconds()), 500);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, key, key + 401), 0);
 	unplug_worker(test, plug);
 	expect_sound(test, map);
