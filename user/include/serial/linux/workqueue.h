@@ -22,6 +22,7 @@ bool wait_for_others(u64 until);	/* ns; false: it is that late */
 
 /* Work may be done while the condition is looked at: then look once more. */
 #define wait_until(cond, ns) do {					\
+	u64 __until = (ns);						\
 	unsigned long __before;						\
 									\
 	might_sleep();							\
@@ -29,7 +30,7 @@ bool wait_for_others(u64 until);	/* ns; false: it is that late */
 		__before = works_done;					\
 		if (cond)						\
 			break;						\
-	} while (works_done != __before || wait_for_others(ns));	\
+	} while (works_done != __before || wait_for_others(__until));	\
 } while (0)
 
 #define wake_up_all(wq)			((void)(wq))
