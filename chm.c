@@ -3010,6 +3010,13 @@ static u64 chm_chunks_same(const struct chm *map, const struct chm_table *t)
 	return max_t(u64, t->nr_chunks, chm_chunks_needed(map, map->entries));
 }
 
+/* For tests: but leave room for the tables that writers wait for. */
+static bool chm_never_rests(const struct chm *map)
+{
+	return chm_restless &&
+	       (!map->retired || map->retired_bytes <= CHM_RETIRED_MIN / 2);
+}
+
 /* How large a table is due, because of what writers did; 0: none. */
 static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
 {
@@ -3020,7 +3027,7 @@ static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
 		return 0;
 	if (chm_crowded(map, t))
 		return chm_chunks_roomy(map, t);
-	if (map->seeding || chm_restless ||
+	if (map->seeding || chm_never_rests(map) ||
 	    (t->far_gone && t->writes > t->nr_chunks / 8) ||
 	    (t->unlowered > t->nr_chunks / 64 && t->writes > t->nr_chunks))
 		return chm_chunks_same(map, t);
@@ -3402,7 +3409,7 @@ static enum chm_way chm_way_out(struct chm *map, struct chm_op *op, bool block,
 		return CHM_AWAIT;
 	/* Readers end sooner than clone() gets what it lacks. */
 	if (t && !larger && block && !op->stuck && !op->too_far &&
-	    map->clone_failed && chm_nr_dead(t))
+	    chm_clone_failed_now(map) && chm_nr_dead(t))
 		return CHM_AWAIT;
 	*plan = chm_plan_for(t, chunks);
 	op->optional = t && (!larger || op->too_far);
@@ -3917,7 +3924,7 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 		chm_call_worker(map);
 	}
 	/* A table that was made for a promise is not to be given back before it. */
-	if (!chunks && !map->claims)
+	if (!chunks && !map->claims && !chm_restless)
 		chunks = chm_chunks_tidy(map, t);
 	if (!chunks)
 		return 0;

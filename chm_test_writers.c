@@ -166,6 +166,10 @@ static void unplug_action(void *arg)
 	chm_destroy(&plug->map);
 }
 
+static void drop_nothing(void *ctx, void *key, void *value)
+{
+}
+
 static const struct chm_params plug_params = {
 	.key_size = sizeof(u64), .drop = plug_drop,
 };
@@ -1206,7 +1210,7 @@ static void scene_tell(struct kunit *test, const struct scene *s)
 		   s->stats.shrinks, s->stats.rehashes, s->stats.aborts,
 		   s->stats.reseeds, refused, starved, div_u64(longest, 1000000));
 	if (lacks)
-		KUNIT_FAIL(test, "too little happened: %s; %lu writes, %lu migrations, %lu reseeds; the longest reserve or shrink %llu ms",
+		KUNIT_FAIL(test, "too little: %s (%lu writes, %lu moves, %lu reseeds, %llu ms)",
 			   lacks, scene_writes(s), migrations(&s->stats),
 			   s->stats.reseeds, div_u64(longest, 1000000));
 	/* No cell is removed for good, nor another table begun, before a grace period. */
@@ -4325,6 +4329,71 @@ static void chm_full_of_dead_without_clones(struct kunit *test)
 	expect_sound(test, map);
 }
 
+static bool clones_refused;
+
+static int clone_unless_refused(void *ctx, void *key, void *value, const void *old_key,
+				const void *old_value, gfp_t gfp)
+{
+	return READ_ONCE(clones_refused) ? -ENOMEM : 0;
+}
+
+struct replacer {
+	struct chm		*map;
+	struct completion	done;
+	int			ret;
+};
+
+static void replacer_init(struct replacer *r, struct chm *map)
+{
+	r->map = map;
+	init_completion(&r->done);
+}
+
+static int replacer_thread(void *arg)
+{
+	struct replacer *r = arg;
+	u64 key = 7, value = value_of(key);
+
+	r->ret = chm_replace(r->map, &key, &value, GFP_KERNEL);
+	complete(&r->done);
+	return await_stop();
+}
+
+/*
+ * DEAD slots fill a table, whose pairs only the worker may drop, and the worker is held
+ * up elsewhere.  clone() has failed, but works again: the writer does not wait.
+ */
+static void chm_full_of_dead_clones_again(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.class = CHM_CLONE, .clone = clone_unless_refused, .drop = drop_nothing,
+	};
+	struct replacer *r = test_alloc(test, sizeof(*r));
+	struct chm *map = test_map(test, &p);
+	struct task_struct *task;
+	struct plug *plug;
+
+	replacer_init(r, map);
+	WRITE_ONCE(clones_refused, false);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	WRITE_ONCE(clones_refused, true);
+	fill_with_dead(test, map, 7);
+	WRITE_ONCE(clones_refused, false);
+	msleep(2100);
+	task = kthread_run(replacer_thread, r, "chm_replacer");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&r->done, 20 * HZ), 0);
+	unplug_worker(test, plug);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, r->ret, 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 1000), 0);
+	expect_sound(test, map);
+}
+
 /* A flood is met as soon as there is memory, however long tidying is put off. */
 static void chm_defence_is_not_put_off(struct kunit *test)
 {
@@ -6735,6 +6804,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_growth_takes_gfp_of_caller),
 	KUNIT_CASE(chm_stale_value_takes_no_room),
 	KUNIT_CASE(chm_full_of_dead_without_clones),
+	KUNIT_CASE(chm_full_of_dead_clones_again),
 	KUNIT_CASE(chm_defence_is_not_put_off),
 	KUNIT_CASE(chm_shrunk_table_stays),
 	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),
