@@ -73,8 +73,8 @@
  *	    ones' stores to the one that publishes.
  *	O13 worker has dropped, lock, slot EMPTY | lock of the writer that reuses it |
  *	    drop() works on another pair's bytes.
- *	O14 cookie of a generation before its slots are reused | tag, then cookie | a
- *	    walk takes another pair for one that it has noted.
+ *	O14 number of seals before slots that were sealed are reused | tag, then
+ *	    number | a walk takes another pair for one that it has noted.
  *
  * Guarantees G1-G12 are stated in Documentation/chm.rst, the reasons and the
  * rejected alternatives in Documentation/design.rst.
@@ -596,11 +596,6 @@ static void chm_table_init(struct chm_table *t, const struct chm_params *p,
 	t->ctx = ctx;
 	/* 0 means no table: skip it when the counter wraps. */
 	t->id = atomic_inc_return(&chm_tables) ?: atomic_inc_return(&chm_tables);
-	/*
-	 * O14: no seal has this one.  Pairs with chm_ahead_good(): without it the walk
-	 * would not notice that the slots of the first generation were reused.
-	 */
-	t->cookie = get_completed_synchronize_rcu();
 	t->max_entries = max_t(u64, 1, div_u64((u64)chm_nr_slots(t) *
 					       chm_max_load(p), 100));
 	t->hard_entries = t->max_entries + chm_spare(t) / 2;
@@ -1629,37 +1624,64 @@ static void chm_count_dead(struct chm_table *t, unsigned long n)
 }
 
 /*
- * A writer is about to wait for a grace period: that will do for the open generation,
- * too, unless another slot joins it meanwhile.
+ * If the sealed generation is empty, seal the open one, and open the other.  The
+ * cookie of a generation whose readers were waited for already has elapsed.
  */
-static void chm_note_wait(struct chm_table *t)
-{
-	/* O5: after the last DEAD store that it covers; see chm_seal(). */
-	t->awaited_cookie = get_state_synchronize_rcu();
-	t->awaited = true;
-}
-
-/* If the sealed generation is empty, seal the open one, and open the other. */
 static void chm_seal(struct chm_table *t)
 {
-	unsigned long cookie;
-
 	if (!t->dead[t->dead_gen] || t->dead[!t->dead_gen])
 		return;
 	/*
 	 * O5: the cookie is taken after the last DEAD store that it covers.  Pairs with
 	 * the end of the sections of readers that saw FULL before that store.
-	 * O14: the cookie also comes before the stores that reuse the slots, because
-	 * get_state_synchronize_rcu() is a full barrier.  Pairs with chm_ahead_good(),
-	 * which sees that the cookie has changed.
 	 */
-	cookie = get_state_synchronize_rcu();
-	if (t->awaited && t->awaited_cookie != t->cookie)
-		cookie = t->awaited_cookie;
-	WRITE_ONCE(t->cookie, cookie);
+	t->cookie = t->awaited ? get_completed_synchronize_rcu() :
+				 get_state_synchronize_rcu();
 	t->awaited = false;
+	/*
+	 * O14: stored before the slots are reused, by release stores of their control
+	 * words.  Pairs with chm_ahead_good(), which sees that it has changed.
+	 */
+	WRITE_ONCE(t->seals, t->seals + 1);
 	t->dead_gen ^= 1;
 	t->sweep = 0;
+}
+
+/* What is DEAD when a writer begins to wait for a grace period. */
+struct chm_wait {
+	u32		id;	/* of the table; 0: there is none */
+	unsigned long	seals;
+	unsigned long	dead;	/* slots of the open generation */
+};
+
+static struct chm_wait chm_begin_wait(const struct chm_table *t)
+{
+	return (struct chm_wait) {
+		.id = t ? t->id : 0,
+		.seals = t ? t->seals : 0,
+		.dead = t ? t->dead[t->dead_gen] : 0,
+	};
+}
+
+/*
+ * A grace period has passed since @w was noted.  It will do for all slots that were DEAD
+ * then: for the sealed generation, and for the open one unless a slot has joined it
+ * meanwhile.  That one may be the sealed one by now.  The cookie alone may not tell,
+ * because it does not count each expedited grace period.
+ */
+static void chm_credit_wait(struct chm_table *t, const struct chm_wait *w)
+{
+	unsigned long seals;
+	bool all;
+
+	if (!t || t->id != w->id)
+		return;
+	seals = t->seals - w->seals;
+	all = t->dead[seals ? !t->dead_gen : t->dead_gen] == w->dead;
+	if (!seals || (seals == 1 && all))
+		t->cookie = get_completed_synchronize_rcu();
+	if (!seals)
+		t->awaited = all;
 }
 
 /* How many takers wait for cells that joined generation @gen. */
@@ -1809,7 +1831,7 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 	 * O7: the cookie comes after the table was unpublished.  Pairs with the end
 	 * of the sections of readers who found it before.
 	 */
-	WRITE_ONCE(t->cookie, get_state_synchronize_rcu());
+	t->cookie = get_state_synchronize_rcu();
 	chm_append(&map->retired, t);
 	t->bytes = chm_bytes(t);
 	WRITE_ONCE(map->retired_bytes, map->retired_bytes + t->bytes);
@@ -3269,19 +3291,22 @@ static void chm_wait_for_readers(struct chm *map)
 {
 	struct chm_table *t;
 	unsigned long flags;
+	struct chm_wait w;
 
 	chm_lock(map, flags);
 	map->gp_waits++;
 	t = chm_table(map);
-	if (t) {
+	if (t)
 		chm_seal(t);
-		chm_note_wait(t);
-	}
+	w = chm_begin_wait(t);
 	chm_call_worker(map);
 	chm_unlock(map, flags);
 	trace_chm_wait(map, READ_ONCE(map->retired_bytes));
 	/* O5, O7, O9: pairs with the end of the readers' sections. */
 	synchronize_rcu();
+	chm_lock(map, flags);
+	chm_credit_wait(chm_table(map), &w);
+	chm_unlock(map, flags);
 }
 
 /* Has the worker, or another writer, brought the map further? */
@@ -6021,10 +6046,10 @@ static void chm_scan_from(struct chm_scan *s, struct chm_ahead *a,
 	s->distance = 0;
 	s->common = CHM_OVERFLOW;
 	/*
-	 * O14: acquire: first the cookie, then what is in the slots.  Pairs with
-	 * chm_seal(); see chm_ahead_good().
+	 * O14: acquire: first the number of seals, then what is in the slots.  Pairs
+	 * with chm_seal(); see chm_ahead_good().
 	 */
-	a->cookie = smp_load_acquire(&t->cookie);
+	a->seals = smp_load_acquire(&t->seals);
 	a->table = t->id;
 	a->home = chm_next_occupied(t, home);
 	s->adjacent = a->home == home;
@@ -6251,14 +6276,14 @@ static bool chm_ahead_good(const struct chm_ahead *a, const struct chm_table *t,
 {
 	const struct chm_chunk *c = __chm_chunk(t, a->pairs[i].chunk, t->p);
 	/*
-	 * O14: acquire: first the tag, then the cookie.  Pairs with chm_seal(): a
-	 * reused slot is FULL after its generation was sealed.  Without it the walk
+	 * O14: acquire: first the tag, then the number of seals.  Pairs with chm_seal():
+	 * a reused slot is FULL after its generation was sealed.  Without it the walk
 	 * could give the pair of another home, and pass over its own.
 	 */
 	unsigned long ctrl = smp_load_acquire(&c->ctrl);
 
 	return (chm_tag_at(ctrl, a->pairs[i].slot) & CHM_TAG_FULL) &&
-	       READ_ONCE(t->cookie) == a->cookie;
+	       READ_ONCE(t->seals) == a->seals;
 }
 
 /* Does a scan go on where the last section has ended? */

@@ -344,7 +344,7 @@ struct chm_table {
 	u8			strayed:1;	/* a pair was stored far from home */
 	u8			far_gone:1;	/* so far that this table must go */
 	u8			waited:1;	/* a writer has waited for room */
-	u8			awaited:1;	/* see chm_seal() */
+	u8			awaited:1;	/* see chm_credit_wait() */
 	u8			tidies:1;	/* its migration is a tidying */
 	u8			tidy_soon:1;	/* see chm_put_off_tidying() */
 	u8			look_later;	/* writes before chm_trigger() looks */
@@ -366,9 +366,9 @@ struct chm_table {
 	u32			far_enough;	/* @far at which the next defence is due */
 	u32			migrated;	/* pairs that were migrated */
 	u64			migrated_ns;	/* start of migration, or its duration */
-	unsigned long		ask_entries;	/* pairs at which growth is asked for */
+	unsigned long		seals;		/* of generations: see chm_seal() */
 	union {
-		unsigned long	awaited_cookie;	/* active: see chm_seal() */
+		unsigned long	ask_entries;	/* active: pairs when growth is asked for */
 		size_t		bytes;		/* retired: as counted by its map */
 		u64		seq;		/* handed over: see chm_barrier() */
 	};
@@ -1618,7 +1618,7 @@ struct chm_noted {
 /* The first of them after the cursor.  They are valid while no slot is reused. */
 struct chm_ahead {
 	struct chm_noted pairs[CHM_AHEAD];
-	unsigned long	cookie;		/* of the table, when they were found */
+	unsigned long	seals;		/* of the table, when they were found */
 	u32		table;		/* id of that table */
 	u32		home;
 	u8		n;

@@ -2376,9 +2376,7 @@ static void chm_remove_after_a_wait(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, settle(map));
 	t = lock_table(map, &flags);
 	t->awaited = true;
-	t->awaited_cookie = get_state_synchronize_rcu();
 	unlock_table(map, &flags);
-	synchronize_rcu();
 	r = test_reader(test);
 	KUNIT_EXPECT_EQ(test, remove_keys(map, 0, 50), 0);
 	msleep(50);

@@ -97,6 +97,16 @@ static inline void unlock_table(struct chm *map, unsigned long *flags)
 	spin_unlock_irqrestore(&map->lock, *flags);
 }
 
+/* As chm_reserve() does while it is at work. */
+static inline void claim(struct chm *map, int n)
+{
+	unsigned long flags;
+
+	lock_table(map, &flags);
+	map->claims += n;
+	unlock_table(map, &flags);
+}
+
 /* Pairs that its table is for; it must have one. */
 static inline unsigned long max_entries_of(struct chm *map)
 {

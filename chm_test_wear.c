@@ -571,16 +571,6 @@ static void chm_wear_of_draining_map_copies_little(struct kunit *test)
 	expect_sound(test, map);
 }
 
-/* As chm_reserve() does while it is at work. */
-static void claim(struct chm *map, int n)
-{
-	unsigned long flags;
-
-	lock_table(map, &flags);
-	map->claims += n;
-	unlock_table(map, &flags);
-}
-
 /* The worker's last turn at a map comes while somebody reserves: it comes once more. */
 static void chm_wear_beside_reservation(struct kunit *test)
 {

@@ -4394,6 +4394,104 @@ static void chm_full_of_dead_clones_again(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/*
+ * The first slot that dies is sealed at once, all others join the open generation.  A
+ * writer that waits for a grace period can use them all.
+ */
+static void chm_one_wait_will_do(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long flags, most, hard, waits;
+	struct long_reader *r;
+	struct chm_table *t;
+	struct plug *plug;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	t = lock_table(map, &flags);
+	most = t->max_entries;
+	hard = t->hard_entries;
+	unlock_table(map, &flags);
+	plug = plug_worker(test);
+	/* Writers build no tables meanwhile. */
+	claim(map, 1);
+	r = test_reader(test);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, 0, most), 0);
+	KUNIT_EXPECT_EQ(test, remove_keys(map, 0, most), 0);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, most, hard), 0);
+	KUNIT_EXPECT_EQ(test, stats_of(map).dead, most);
+	waits = stats_of(map).gp_waits;
+	stop_reader(test, r);
+	KUNIT_EXPECT_EQ(test, insert_key(map, hard), 0);
+	KUNIT_EXPECT_LE(test, stats_of(map).gp_waits, waits + 1);
+	KUNIT_EXPECT_EQ(test, insert_keys(map, hard + 1, hard + most / 2), 0);
+	KUNIT_EXPECT_LE(test, stats_of(map).gp_waits, waits + 1);
+	claim(map, -1);
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/*
+ * A writer waits for a reader.  Slots die meanwhile, and a later reader, this thread, may
+ * still look at those.  Return: does the wait end before it has left?
+ */
+static bool wait_ends_early(struct kunit *test)
+{
+	struct replacer *r = test_alloc(test, sizeof(*r));
+	struct chm *map = test_map(test, &u64_params);
+	unsigned long waits, failed, dead, end;
+	struct long_reader *early;
+	struct task_struct *task;
+	struct plug *plug;
+	bool ends;
+
+	replacer_init(r, map);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	early = test_reader(test);
+	kunit_activate_static_stub(test, chm_alloc, no_alloc);
+	fill_with_dead(test, map, 7);
+	kunit_deactivate_static_stub(test, chm_alloc);
+	claim(map, 1);
+	waits = stats_of(map).gp_waits;
+	task = kthread_run(replacer_thread, r, "chm_replacer");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	KUNIT_EXPECT_TRUE(test, wait_until_more(map, offsetof(struct chm_stats, gp_waits),
+						waits));
+	msleep(100);
+	end = jiffies + HZ;
+	rcu_read_lock();
+	failed = remove_keys(map, 20, 120);
+	WRITE_ONCE(early->leave, true);
+	while (!completion_done(&r->done) && time_before(jiffies, end))
+		cpu_relax();
+	ends = completion_done(&r->done);
+	dead = stats_of(map).dead;
+	rcu_read_unlock();
+	stop_reader(test, early);
+	KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&r->done, 60 * HZ), 0);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_GE_MSG(test, dead, 100, "G3");
+	claim(map, -1);
+	unplug_worker(test, plug);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, r->ret, 0);
+	expect_sound(test, map);
+	return ends;
+}
+
+/* It is for both readers if RCU was busy when it began. */
+static void chm_wait_is_not_for_what_dies_later(struct kunit *test)
+{
+	bool ends = false;
+	u32 i;
+
+	for (i = 0; i < 8 && !ends; i++)
+		ends = wait_ends_early(test);
+	KUNIT_EXPECT_TRUE(test, ends);
+}
+
 /* A flood is met as soon as there is memory, however long tidying is put off. */
 static void chm_defence_is_not_put_off(struct kunit *test)
 {
@@ -6805,6 +6903,8 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_stale_value_takes_no_room),
 	KUNIT_CASE(chm_full_of_dead_without_clones),
 	KUNIT_CASE(chm_full_of_dead_clones_again),
+	KUNIT_CASE(chm_one_wait_will_do),
+	KUNIT_CASE(chm_wait_is_not_for_what_dies_later),
 	KUNIT_CASE(chm_defence_is_not_put_off),
 	KUNIT_CASE(chm_shrunk_table_stays),
 	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),

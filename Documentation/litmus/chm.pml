@@ -59,7 +59,7 @@
  *		  their section between two chunks
  *	LOWER_FIRST  chm_erase() clears the filters, then stores DEAD
  *	GIVE_UP	  chm_lower_overflow() may end before it has cleared all bits
- *	AWAIT	  a seal may use the cookie of a writer that began to wait earlier
+ *	AWAIT	  a seal may use what another writer has waited for
  *
  * Overflow filters have three bits.  Which of them a key has is chosen once, in
  * the beginning, so each size has all cases: bits that keys share or don't.
@@ -164,10 +164,11 @@ bit owns_full;		/* the retired table drops its FULL pairs as well */
 byte dead_gen;		/* of the active table: what removals join */
 byte dead[2];		/* its DEAD slots by generation */
 #ifdef AWAIT
-bit awaited;		/* no slot has joined since a writer began to wait */
+bit waits;		/* a writer does; no slot has joined since, nor was one sealed */
+bit awaited;		/* readers of the open generation's slots have left */
 byte awaited_cookie;
-#define no_longer_awaited()	awaited = 0; awaited_cookie = 0
-#define seal_cookie()	(awaited -> awaited_cookie : inside)
+#define no_longer_awaited()	waits = 0; awaited = 0; awaited_cookie = 0
+#define seal_cookie()	(awaited -> 0 : inside)
 #else
 #define no_longer_awaited()	skip
 #define seal_cookie()	inside
@@ -1332,9 +1333,14 @@ idle:
 		   goto wait
 #endif
 #ifdef AWAIT
-		/* chm_note_wait(): the writer that waits is another one. */
+		/* chm_wait_for_readers(): the writer that waits is another one. */
 		:: d_step { dead[dead_gen] ->
 			awaited_cookie = inside;
+			waits = 1;
+			awaited = 0;
+			rest() }; goto idle
+		:: d_step { waits && !awaited_cookie ->
+			waits = 0;
 			awaited = 1;
 			rest() }; goto idle
 #endif
