@@ -1196,6 +1196,11 @@ EXPORT_SYMBOL_GPL(chm_cell_add);
 
 /* === Slots =============================================================== */
 
+/*
+ * What each write goes through is __always_inline: calls of so many small functions would
+ * be a tenth of its instructions.
+ */
+
 /* Does a walk have to look at this chunk?  A pair is there, or passed it. */
 static bool chm_occupies(unsigned long ctrl)
 {
@@ -1266,8 +1271,8 @@ EXPORT_SYMBOL_GPL(chm_stored);
  * word carries all tags of the chunk, and a store of any other kind would publish
  * the neighbours' slots without ordering their bytes.
  */
-static void chm_set_ctrl(struct chm_table *t, u32 chunk, struct chm_chunk *c,
-			 unsigned long ctrl)
+static __always_inline void chm_set_ctrl(struct chm_table *t, u32 chunk,
+					 struct chm_chunk *c, unsigned long ctrl)
 {
 	bool was_occupied = chm_occupies(c->ctrl);
 
@@ -1346,18 +1351,26 @@ static noinline bool chm_find_beyond(const struct chm_table *t,
 	return false;
 }
 
-/* Where @key is. */
+/* Where @key is.  @at: its home before. */
+static __always_inline bool chm_find_from(const struct chm_table *t,
+					  const void *key, u64 hash,
+					  const struct chm_params *p,
+					  struct chm_place *at)
+{
+	if (chm_find_in(t, key, hash, p, at))
+		return true;
+	if (likely(!chm_overflows(at->c->ctrl, hash)))
+		return false;
+	return chm_find_beyond(t, key, hash, p, at);
+}
+
 static __always_inline bool chm_find(const struct chm_table *t,
 				     const void *key, u64 hash,
 				     const struct chm_params *p,
 				     struct chm_place *at)
 {
 	chm_home_place(t, hash, p, at);
-	if (chm_find_in(t, key, hash, p, at))
-		return true;
-	if (likely(!chm_overflows(at->c->ctrl, hash)))
-		return false;
-	return chm_find_beyond(t, key, hash, p, at);
+	return chm_find_from(t, key, hash, p, at);
 }
 
 static __always_inline bool chm_find_empty_in(struct chm_place *at)
@@ -1383,15 +1396,12 @@ static noinline bool chm_find_empty_beyond(const struct chm_table *t,
 	return false;
 }
 
-/* The first EMPTY slot on the probe path. */
-static __always_inline bool chm_find_empty(const struct chm_table *t, u64 hash,
+/* The first EMPTY slot on the probe path.  @at: where that begins. */
+static __always_inline bool chm_find_empty(const struct chm_table *t,
 					   const struct chm_params *p,
 					   struct chm_place *at)
 {
-	chm_home_place(t, hash, p, at);
-	if (likely(chm_find_empty_in(at)))
-		return true;
-	return chm_find_empty_beyond(t, p, at);
+	return likely(chm_find_empty_in(at)) || chm_find_empty_beyond(t, p, at);
 }
 
 /*
@@ -1529,8 +1539,8 @@ static __always_inline void chm_copy_bytes(void *to, const void *from, u32 len)
 		chm_copy_words(to, from, len);
 }
 
-static void chm_write_slot(const struct chm_table *t, void *slot,
-			   const struct chm_op *op)
+static __always_inline void chm_write_slot(const struct chm_table *t, void *slot,
+					   const struct chm_op *op)
 {
 	const struct chm_params *p = t->p;
 
@@ -1546,9 +1556,10 @@ static void chm_write_slot(const struct chm_table *t, void *slot,
 }
 
 /* Make the pair in @at, whose slot is written, visible. */
-static void chm_publish_slot(struct chm_table *t, u64 hash, u32 passed_from,
-			     const struct chm_place *at,
-			     const struct chm_params *p)
+static __always_inline void chm_publish_slot(struct chm_table *t, u64 hash,
+					     u32 passed_from,
+					     const struct chm_place *at,
+					     const struct chm_params *p)
 {
 	/*
 	 * O2: first the filters on the way, then the tag.  Pairs with
@@ -1570,8 +1581,8 @@ static unsigned long chm_dead_tag(const struct chm_table *t, bool taken)
 }
 
 /* The pair in @at dies: readers may look at it for a grace period more. */
-static void chm_kill_slot(struct chm_table *t, const struct chm_place *at,
-			  bool taken)
+static __always_inline void chm_kill_slot(struct chm_table *t,
+					  const struct chm_place *at, bool taken)
 {
 	chm_set_ctrl(t, at->chunk, at->c,
 		     chm_tag_set(at->c->ctrl, at->slot, chm_dead_tag(t, taken)));
@@ -1751,12 +1762,18 @@ static void chm_sweep(struct chm_table *t, u32 slots)
 	chm_end_sweep(t);
 }
 
+static noinline void chm_poll_now(const struct chm *map, struct chm_table *t)
+{
+	if (chm_may_sweep(map, t))
+		chm_sweep(t, CHM_WRITER_SWEEP);
+}
+
 /*
  * Poll when DEAD slots are many enough to matter; not at each write, while there is
  * room.  Where there is none, each of them matters: what chm_reserve() promised (G7)
  * leaves room for those of two grace periods, and no more.
  */
-static void chm_poll(const struct chm *map, struct chm_table *t)
+static __always_inline void chm_poll(const struct chm *map, struct chm_table *t)
 {
 	unsigned long dead = chm_nr_dead(t);
 	bool room = map->entries + dead < t->max_entries;
@@ -1765,13 +1782,12 @@ static void chm_poll(const struct chm *map, struct chm_table *t)
 		return;
 	if (room && t->writes % CHM_POLL_EVERY && t->nr_chunks > CHM_FEW_CHUNKS)
 		return;
-	if (chm_may_sweep(map, t))
-		chm_sweep(t, CHM_WRITER_SWEEP);
+	chm_poll_now(map, t);
 }
 
 /* The slot at @at, of the active table, was just turned DEAD. */
-static void chm_note_dead(struct chm *map, struct chm_table *t,
-			  const struct chm_place *at)
+static __always_inline void chm_note_dead(struct chm *map, struct chm_table *t,
+					  const struct chm_place *at)
 {
 	chm_count_dead(t, 1);
 	__set_bit(at->chunk, chm_dead_chunks(t));
@@ -2366,8 +2382,9 @@ static __always_inline int __chm_migrate_pair(struct chm_table *to, void *pair,
 	struct chm_place at;
 	int ret;
 
+	chm_home_place(to, hash, p, &at);
 	if (to->migrated + chm_nr_dead(to) >= to->hard_entries ||
-	    !chm_find_empty(to, hash, p, &at))
+	    !chm_find_empty(to, p, &at))
 		return -ENOSPC;
 	ret = chm_copy_pair(to, chm_place_slot(to, &at), pair, nr);
 	if (ret)
@@ -2989,7 +3006,8 @@ static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 }
 
 /* Is there no room for another pair, a replacement (!@new) included? */
-static bool chm_full(const struct chm *map, const struct chm_table *t, bool new)
+static __always_inline bool chm_full(const struct chm *map, const struct chm_table *t,
+				     bool new)
 {
 	unsigned long used = map->entries + chm_nr_dead(t);
 
@@ -4699,17 +4717,17 @@ static void chm_note_write(struct chm *map, struct chm_table *t,
 }
 
 static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
-			     struct chm_op *op)
+			     const struct chm_place *home, struct chm_op *op)
 {
 	const struct chm_params *p = map->p;
-	struct chm_place at;
+	struct chm_place at = *home;
 	void *slot;
 
 	if (p->max_entries && map->entries >= p->max_entries)
 		return -E2BIG;
 	if (chm_full(map, t, true))
 		return -EAGAIN;
-	op->stuck = !chm_find_empty(t, hash, p, &at);
+	op->stuck = !chm_find_empty(t, p, &at);
 	if (op->stuck || !chm_may_stray(t, hash, at.distance, op))
 		return -EAGAIN;
 	slot = chm_place_slot(t, &at);
@@ -4773,8 +4791,8 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 	return 0;
 }
 
-static void chm_copy_present(const struct chm_table *t, const void *pair,
-			     struct chm_op *op);
+static __always_inline void chm_copy_present(const struct chm_table *t,
+					     const void *pair, struct chm_op *op);
 
 /* A CHM_WORD value, in place; the old one may go to where the new one is. */
 static void chm_replace_word(struct chm *map, struct chm_table *t,
@@ -4872,8 +4890,8 @@ static int chm_replace_cell(struct chm *map, struct chm_table *t,
 /* --- Storing --- */
 
 /* What is wanted of the pair that is, or was, present. */
-static void chm_copy_present(const struct chm_table *t, const void *pair,
-			     struct chm_op *op)
+static __always_inline void chm_copy_present(const struct chm_table *t,
+					     const void *pair, struct chm_op *op)
 {
 	if (op->old_value)
 		__chm_copy_value(t, op->old_value, pair + t->value_offset, t->p);
@@ -4882,8 +4900,9 @@ static void chm_copy_present(const struct chm_table *t, const void *pair,
 }
 
 /* The present value: is it the one that is expected? */
-static int chm_look_at_present(const struct chm_table *t, const void *pair,
-			       struct chm_op *op)
+static __always_inline int chm_look_at_present(const struct chm_table *t,
+					       const void *pair,
+					       const struct chm_op *op)
 {
 	const struct chm_params *p = t->p;
 	const void *value = pair + t->value_offset;
@@ -4932,8 +4951,8 @@ static int chm_store_present(struct chm *map, struct chm_table *t, u64 hash,
 /* Return: 1 inserted, 0 present, or replaced; -EAGAIN: there is no room. */
 static int chm_try_store(struct chm *map, struct chm_op *op)
 {
+	struct chm_place home, at;
 	struct chm_table *t;
-	struct chm_place at;
 	u64 hash;
 	int ret;
 
@@ -4956,13 +4975,15 @@ static int chm_try_store(struct chm *map, struct chm_op *op)
 	op->id = t->id;
 	chm_poll(map, t);
 	hash = __chm_hash(t, op->key, map->p);
+	chm_home_place(t, hash, map->p, &home);
 	/* One insertion in ten goes on to the next chunk: have it come along. */
-	prefetch((void *)__chm_home_chunk(t, hash, map->p) + t->stride);
-	if (chm_find(t, op->key, hash, map->p, &at))
+	prefetch((void *)home.c + t->stride);
+	at = home;
+	if (chm_find_from(t, op->key, hash, map->p, &at))
 		return chm_store_present(map, t, hash, &at, op);
 	if (!(op->how & CHM_CREATE))
 		return -ENOENT;
-	return chm_insert_absent(map, t, hash, op);
+	return chm_insert_absent(map, t, hash, &home, op);
 }
 
 /*
