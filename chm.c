@@ -1650,8 +1650,10 @@ static void chm_seal(struct chm_table *t)
 				 get_state_synchronize_rcu();
 	t->awaited = false;
 	/*
-	 * O14: stored before the slots are reused, by release stores of their control
-	 * words.  Pairs with chm_ahead_good(), which sees that it has changed.
+	 * O14: stored after the last DEAD store of the generation, and before its slots
+	 * are reused.  The cookie comes with a full barrier, or a grace period lies in
+	 * between; reuse is a release store.  Pairs with chm_ahead_good(), which sees that
+	 * the number has changed.
 	 */
 	WRITE_ONCE(t->seals, t->seals + 1);
 	t->dead_gen ^= 1;
@@ -1691,8 +1693,9 @@ static void chm_credit_wait(struct chm_table *t, const struct chm_wait *w)
 	all = t->dead[seals ? !t->dead_gen : t->dead_gen] == w->dead;
 	if (!seals || (seals == 1 && all))
 		t->cookie = get_completed_synchronize_rcu();
+	/* What another writer has waited for counts, too. */
 	if (!seals)
-		t->awaited = all;
+		t->awaited |= all;
 }
 
 /* How many takers wait for cells that joined generation @gen. */
@@ -3323,7 +3326,11 @@ static void chm_wait_for_readers(struct chm *map)
 	/* O5, O7, O9: pairs with the end of the readers' sections. */
 	synchronize_rcu();
 	chm_lock(map, flags);
-	chm_credit_wait(chm_table(map), &w);
+	t = chm_table(map);
+	chm_credit_wait(t, &w);
+	/* Only the worker can drop what may be dropped now. */
+	if (t && t->p->drop)
+		chm_call_worker(map);
 	chm_unlock(map, flags);
 }
 
@@ -3451,8 +3458,8 @@ static enum chm_way chm_way_out(struct chm *map, struct chm_op *op, bool block,
 	    (block || chm_retired_by_far(map, t)))
 		return CHM_AWAIT;
 	/* Readers end sooner than clone() gets what it lacks. */
-	if (t && !larger && block && !op->stuck && !op->too_far &&
-	    chm_clone_failed_now(map) && chm_nr_dead(t))
+	if (t && !larger && block && !op->too_far && chm_clone_failed_now(map) &&
+	    chm_nr_dead(t))
 		return CHM_AWAIT;
 	*plan = chm_plan_for(t, chunks);
 	op->optional = t && (!larger || op->too_far);

@@ -164,7 +164,8 @@ enum chm_reclaim {
  *	may sleep, and it may write to or destroy other maps.  In CHM_DEFERRED
  *	maps it may also write to its own map, unless chm_destroy_async() may be
  *	called for that.  It must not call chm_barrier().
- *	While it sleeps, all maps wait for the worker.
+ *	While it sleeps, all maps wait for the worker.  So a lock that it takes
+ *	must not be held around a call of any map that may sleep.
  * @merge: For CHM_CELL maps only.  NULL means that the value is an array of
  *	atomic_long_t, and that updates are added up.  Otherwise, it applies to
  *	@new_value the updates that led from @snapshot to @old_now.  It must do

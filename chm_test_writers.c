@@ -4329,6 +4329,30 @@ static void chm_full_of_dead_without_clones(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* So do DEAD slots that lie between a pair and the end of its path. */
+static void chm_stuck_without_clones(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.class = CHM_CLONE, .clone = refuse_clone, .drop = drop_nothing,
+	};
+	struct chm *map = test_map(test, &p);
+	unsigned long failed = 0;
+	u64 key, value;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 100), 0);
+	for (i = 0; i < 1000; i++) {
+		key = i % 100;
+		value = value_of(key);
+		failed += chm_replace(map, &key, &value, GFP_KERNEL) != 0;
+	}
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 100), 0);
+	expect_sound(test, map);
+}
+
 static bool clones_refused;
 
 static int clone_unless_refused(void *ctx, void *key, void *value, const void *old_key,
@@ -6902,6 +6926,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_growth_takes_gfp_of_caller),
 	KUNIT_CASE(chm_stale_value_takes_no_room),
 	KUNIT_CASE(chm_full_of_dead_without_clones),
+	KUNIT_CASE(chm_stuck_without_clones),
 	KUNIT_CASE(chm_full_of_dead_clones_again),
 	KUNIT_CASE(chm_one_wait_will_do),
 	KUNIT_CASE(chm_wait_is_not_for_what_dies_later),
