@@ -179,6 +179,7 @@
 /* DEAD slots that become EMPTY in one hold, and chunks that may be looked at. */
 #define CHM_WRITER_SWEEP	8U
 #define CHM_POLL_EVERY		4U	/* writes per poll: fewer than CHM_WRITER_SWEEP */
+#define CHM_LOOK_EVERY		16UL	/* writes per look at what may be due, at least */
 #define CHM_FEW_CHUNKS		8U	/* poll at each write: a path may soon be full */
 #define CHM_WORKER_SWEEP	64U
 #define CHM_SWEEP_CHUNKS	(32U * BITS_PER_LONG)
@@ -1767,7 +1768,7 @@ static void chm_sweep(struct chm_table *t, u32 slots)
 
 static noinline void chm_poll_now(const struct chm *map, struct chm_table *t)
 {
-	if (chm_may_sweep(map, t))
+	if (!map->p->drop && chm_may_sweep(map, t))
 		chm_sweep(t, CHM_WRITER_SWEEP);
 }
 
@@ -1781,11 +1782,10 @@ static __always_inline void chm_poll(const struct chm *map, struct chm_table *t)
 	unsigned long dead = chm_nr_dead(t);
 	bool room = map->entries + dead < t->max_entries;
 
-	if (dead <= (room ? chm_nr_slots(t) / 16 : 0) || map->p->drop)
-		return;
-	if (room && t->writes % CHM_POLL_EVERY && t->nr_chunks > CHM_FEW_CHUNKS)
-		return;
-	chm_poll_now(map, t);
+	if (unlikely(!room) ||
+	    (dead > chm_nr_slots(t) / 16 &&
+	     (!(t->writes % CHM_POLL_EVERY) || t->nr_chunks <= CHM_FEW_CHUNKS)))
+		chm_poll_now(map, t);
 }
 
 /* The slot at @at, of the active table, was just turned DEAD. */
@@ -2254,6 +2254,13 @@ static u64 chm_square(u32 distance)
 	return (u64)distance * distance;
 }
 
+/* So many filter bits are left.  That may be reason enough for a fresh table. */
+static void chm_count_unlowered(struct chm_table *t, u32 bits)
+{
+	t->unlowered += bits;
+	t->look_later = 0;
+}
+
 /* A pair at @distance from home is gone: so are the bits that only it needed. */
 static void chm_lower(struct chm_table *t, u64 hash, u32 distance)
 {
@@ -2263,7 +2270,7 @@ static void chm_lower(struct chm_table *t, u64 hash, u32 distance)
 	if (chm_lower_overflow(t, hash, distance, t->p))
 		t->spread -= chm_square(distance);
 	else
-		t->unlowered += distance;
+		chm_count_unlowered(t, distance);
 }
 
 /*
@@ -3187,21 +3194,22 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 }
 
 /*
- * Is there nothing that chm_chunks_due() would find?  Quick, since most writes need no
- * more.  False if it can't tell.
+ * Will chm_chunks_due() find nothing?  Return: after how many writes that must be asked
+ * again; 0: now, as it can't be told.
  */
-static __always_inline bool chm_at_ease(const struct chm *map,
-					const struct chm_table *t)
+static u32 chm_at_ease(const struct chm *map, const struct chm_table *t)
 {
-	unsigned long entries = map->entries, most = t->ask_entries;
+	unsigned long most = map->retired ? chm_early(t) : t->ask_entries;
+	unsigned long limit = t->max_entries + chm_spare(t) / 4;
+	unsigned long used = map->entries + chm_nr_dead(t);
 
-	/* See chm_ask(). */
-	if (map->retired)
-		most = chm_early(t);
-	return entries <= most &&
-	       entries + chm_nr_dead(t) < t->max_entries + chm_spare(t) / 4 &&
-	       t->unlowered <= t->nr_chunks / 64 &&
-	       !map->seeding && !t->far_gone && !chm_restless;
+	/* See chm_ask() for the first, and chm_crowded() for the second. */
+	if (map->entries > most || used >= limit ||
+	    t->unlowered > t->nr_chunks / 64 ||
+	    map->seeding || t->far_gone || chm_restless)
+		return 0;
+	/* Each write adds one pair, or one DEAD slot, at most. */
+	return min3(most - map->entries + 1, limit - used, CHM_LOOK_EVERY);
 }
 
 /* A table that is due, and the one that it is for; that one may be gone by now. */
@@ -3231,14 +3239,18 @@ static bool chm_is_current(const struct chm *map, const struct chm_plan *plan)
 	return chm_table_id(chm_table(map)) == plan->id;
 }
 
-static noinline struct chm_plan chm_trigger_due(struct chm *map, struct chm_table *t,
+static noinline struct chm_plan chm_trigger_now(struct chm *map, struct chm_table *t,
 						bool allocates)
 {
 	const struct chm_plan none = { };
 	u64 chunks, bytes;
+	u32 ease;
 
-	if (t->look_later) {
-		t->look_later--;
+	if (map->phase != CHM_IDLE)
+		return none;
+	ease = chm_at_ease(map, t);
+	if (ease) {
+		t->look_later = ease - 1;
 		return none;
 	}
 	chunks = chm_chunks_due(map, t);
@@ -3266,16 +3278,21 @@ static noinline struct chm_plan chm_trigger_due(struct chm *map, struct chm_tabl
 
 /*
  * Is something due?  Called at the end of every write: by level, not by edge, so
- * that no wake-up can be lost.  Return: a table that the caller shall allocate in
+ * that no wake-up can be lost.  Most writes need not look: the last one that did has
+ * said for how many.  Return: a table that the caller shall allocate in
  * chm_begin_small(), without the lock; or none.
  */
 static __always_inline struct chm_plan chm_trigger(struct chm *map, bool allocates)
 {
 	struct chm_table *t = chm_table(map);
 
-	if (!t || map->phase != CHM_IDLE || likely(chm_at_ease(map, t)))
+	if (unlikely(!t))
 		return (struct chm_plan) { };
-	return chm_trigger_due(map, t, allocates);
+	if (likely(t->look_later)) {
+		t->look_later--;
+		return (struct chm_plan) { };
+	}
+	return chm_trigger_now(map, t, allocates);
 }
 
 static int chm_begin_planned(struct chm *map, const struct chm_plan *plan,
@@ -3885,6 +3902,7 @@ static void chm_defend(struct chm *map, struct chm_table *t, u32 due)
 	t->far_enough = min_t(u64, U32_MAX, CHM_DEFEND_AGAIN * (u64)due);
 	map->seeding = again && chm_may_siphash(map) ? CHM_NEW_SIPHASH :
 							CHM_NEW_SEED;
+	t->look_later = 0;
 }
 
 /*
@@ -4706,6 +4724,7 @@ static bool chm_may_stray(struct chm_table *t, u64 hash, u32 distance,
 	op->due = chm_due(t, hash, distance, t->p);
 	if (distance > max(chm_reach(t), 2 * op->due)) {
 		t->far_gone = true;
+		t->look_later = 0;
 		op->too_far = !(op->how & CHM_ANYWHERE);
 	}
 	t->strayed |= distance > max3(CHM_STRAYED, 2 * op->due,
@@ -5601,7 +5620,7 @@ static u32 chm_clear_chunk(struct chm_table *t, u32 chunk, bool wrapped)
 			continue;
 		ctrl = chm_tag_set(ctrl, slot, chm_dead_tag(t, false));
 		t->displaced -= home != chunk;
-		t->unlowered += chm_distance(home, chunk, t->nr_chunks);
+		chm_count_unlowered(t, chm_distance(home, chunk, t->nr_chunks));
 		n++;
 	}
 	if (!n)
