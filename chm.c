@@ -208,14 +208,27 @@
 #define CHM_HAND_OUT		BIT(3)	/* the old pair, which is not dropped */
 #define CHM_FETCH		BIT(4)	/* copy out the value that is present */
 #define CHM_ANYWHERE		BIT(5)	/* as far from home as there is room */
+#define CHM_DETAILS		BIT(6)	/* see struct chm_op; few writers want any */
+
+/* Where a pair is, or could be. */
+struct chm_place {
+	struct chm_chunk	*c;
+	u32			chunk;
+	u32			distance;	/* from the home chunk */
+	u32			slot;
+};
 
 /* What a writer is to do, and what came of it. */
 struct chm_op {
 	const void	*key;
 	const void	*value;		/* NULL: see CHM_ZEROES */
+	/* With CHM_DETAILS: */
 	const void	*expected;	/* NULL: any value may be there */
 	void		*old_key;	/* NULL: not wanted */
-	void		*old_value;	/* for CHM_HAND_OUT and CHM_FETCH */
+	void		*old_value;	/* likewise */
+	struct chm_place at;		/* where a pair was removed */
+	struct chm_table *from;		/* from this table */
+
 	const void	*found;		/* the value in the map */
 	u32		due;		/* distance where a pair that lies far is due */
 	unsigned int	how;
@@ -240,13 +253,19 @@ static __always_inline void chm_op_init(struct chm_op *op, const void *key,
 {
 	op->key = key;
 	op->value = value;
-	op->expected = NULL;
-	op->old_key = NULL;
-	op->old_value = NULL;
 	op->how = how;
 	op->tries = 0;
 	op->attempts = 0;
 	op->aborts = 0;
+}
+
+static __always_inline void chm_op_details(struct chm_op *op, const void *expected,
+					   void *old_key, void *old_value)
+{
+	op->expected = expected;
+	op->old_key = old_key;
+	op->old_value = old_value;
+	op->how |= CHM_DETAILS;
 }
 
 /* Where a migration stands.  Under map->lock. */
@@ -287,14 +306,6 @@ enum chm_seeding {
 	CHM_SAME_SEED,
 	CHM_NEW_SEED,
 	CHM_NEW_SIPHASH,	/* and SipHash, where chm chooses the hash */
-};
-
-/* Where a pair is, or could be. */
-struct chm_place {
-	struct chm_chunk	*c;
-	u32			chunk;
-	u32			distance;	/* from the home chunk */
-	u32			slot;
 };
 
 /* The directory of a map in debugfs. */
@@ -1199,7 +1210,8 @@ EXPORT_SYMBOL_GPL(chm_cell_add);
 
 /*
  * What each write goes through is __always_inline: calls of so many small functions would
- * be a tenth of its instructions.
+ * be a tenth of its instructions.  Functions for what is rare get a copy of a struct
+ * chm_place: a struct whose address is not taken can stay in registers.
  */
 
 /* Does a walk have to look at this chunk?  A pair is there, or passed it. */
@@ -1358,11 +1370,17 @@ static __always_inline bool chm_find_from(const struct chm_table *t,
 					  const struct chm_params *p,
 					  struct chm_place *at)
 {
+	struct chm_place beyond;
+	bool found;
+
 	if (chm_find_in(t, key, hash, p, at))
 		return true;
 	if (likely(!chm_overflows(at->c->ctrl, hash)))
 		return false;
-	return chm_find_beyond(t, key, hash, p, at);
+	beyond = *at;
+	found = chm_find_beyond(t, key, hash, p, &beyond);
+	*at = beyond;
+	return found;
 }
 
 static __always_inline bool chm_find(const struct chm_table *t,
@@ -1402,7 +1420,15 @@ static __always_inline bool chm_find_empty(const struct chm_table *t,
 					   const struct chm_params *p,
 					   struct chm_place *at)
 {
-	return likely(chm_find_empty_in(at)) || chm_find_empty_beyond(t, p, at);
+	struct chm_place beyond;
+	bool found;
+
+	if (likely(chm_find_empty_in(at)))
+		return true;
+	beyond = *at;
+	found = chm_find_empty_beyond(t, p, &beyond);
+	*at = beyond;
+	return found;
 }
 
 /*
@@ -1556,6 +1582,11 @@ static __always_inline void chm_write_slot(const struct chm_table *t, void *slot
 		       &op->amount, sizeof(op->amount));
 }
 
+static u64 chm_square(u32 distance)
+{
+	return (u64)distance * distance;
+}
+
 /* Make the pair in @at, whose slot is written, visible. */
 static __always_inline void chm_publish_slot(struct chm_table *t, u64 hash,
 					     u32 passed_from,
@@ -1567,12 +1598,16 @@ static __always_inline void chm_publish_slot(struct chm_table *t, u64 hash,
 	 * __chm_search_home(), chm_probe() and chm_scan_plain().  Otherwise a reader that
 	 * finds a later pair could miss this one: hit, then miss.
 	 */
-	if (unlikely(passed_from != at->distance))
+	if (unlikely(passed_from != at->distance)) {
 		chm_raise_overflow(t, hash, passed_from, at->distance, p);
+		t->displaced += !passed_from;
+		t->spread += chm_square(at->distance) - chm_square(passed_from);
+	}
 	/* O1: the slot was written before; see chm_set_ctrl(). */
 	chm_set_ctrl(t, at->chunk, at->c,
-		     chm_tag_set(at->c->ctrl, at->slot, chm_tag(hash)));
-	t->longest = max(t->longest, at->distance + 1);
+		     chm_tag_put(at->c->ctrl, at->slot, chm_tag(hash)));
+	if (unlikely(t->longest <= at->distance))
+		t->longest = at->distance + 1;
 }
 
 static unsigned long chm_dead_tag(const struct chm_table *t, bool taken)
@@ -2249,11 +2284,6 @@ static u64 chm_spread_expected(const struct chm_table *t, unsigned long entries)
 	return div_u64((u64)t->nr_chunks * (each + 250), 1000) + 64;
 }
 
-static u64 chm_square(u32 distance)
-{
-	return (u64)distance * distance;
-}
-
 /* So many filter bits are left.  That may be reason enough for a fresh table. */
 static void chm_count_unlowered(struct chm_table *t, u32 bits)
 {
@@ -2266,6 +2296,7 @@ static void chm_lower(struct chm_table *t, u64 hash, u32 distance)
 {
 	if (likely(!distance))
 		return;
+	t->displaced--;
 	/* Bits that stay cost as if the pair did. */
 	if (chm_lower_overflow(t, hash, distance, t->p))
 		t->spread -= chm_square(distance);
@@ -2403,7 +2434,7 @@ static __always_inline int __chm_migrate_pair(struct chm_table *to, void *pair,
 		chm_pending(to)->where[nr] = at.chunk * CHM_SLOTS + at.slot;
 	if (unlikely(!chm_occupies(at.c->ctrl)))
 		chm_occupy(to, at.chunk);
-	at.c->ctrl = chm_tag_set(at.c->ctrl, at.slot, chm_tag(hash));
+	at.c->ctrl = chm_tag_put(at.c->ctrl, at.slot, chm_tag(hash));
 	to->migrated++;
 	if (unlikely(at.distance || !to->longest))
 		chm_note_displaced(to, hash, &at);
@@ -2860,7 +2891,6 @@ static void chm_unmigrate_pair(struct chm_table *to, u64 hash,
 	chm_set_ctrl(to, at->chunk, at->c,
 		     chm_tag_set(at->c->ctrl, at->slot, tag));
 	to->migrated--;
-	to->displaced -= !!at->distance;
 	chm_lower(to, hash, at->distance);
 }
 
@@ -4733,13 +4763,20 @@ static bool chm_may_stray(struct chm_table *t, u64 hash, u32 distance,
 }
 
 /* The write to @t has succeeded; pair at @was, now at @is; NULL: nowhere. */
-static void chm_note_write(struct chm *map, struct chm_table *t,
-			   const struct chm_place *was,
-			   const struct chm_place *is)
+static __always_inline void chm_note_write(struct chm *map, struct chm_table *t,
+					   const struct chm_place *was,
+					   const struct chm_place *is)
 {
 	t->writes++;
-	if (unlikely(map->phase == CHM_COPYING))
-		chm_mirror(map, was, is);
+	if (unlikely(map->phase == CHM_COPYING)) {
+		struct chm_place from, to;
+
+		if (was)
+			from = *was;
+		if (is)
+			to = *is;
+		chm_mirror(map, was ? &from : NULL, is ? &to : NULL);
+	}
 }
 
 static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
@@ -4759,8 +4796,6 @@ static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
 	slot = chm_place_slot(t, &at);
 	chm_write_slot(t, slot, op);
 	chm_publish_slot(t, hash, 0, &at, p);
-	t->displaced += !!at.distance;
-	t->spread += chm_square(at.distance);
 	chm_add_entries(map, 1);
 	chm_note_write(map, t, NULL, &at);
 	op->found = slot + t->value_offset;
@@ -4810,8 +4845,6 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 	 * chm_look_back() and chm_home_unchanged().
 	 */
 	chm_kill_slot(t, at, op->how & CHM_HAND_OUT);
-	t->displaced += !at->distance;
-	t->spread += chm_square(to.distance) - chm_square(at->distance);
 	chm_note_dead(map, t, at);
 	chm_note_write(map, t, at, &to);
 	return 0;
@@ -4919,6 +4952,8 @@ static int chm_replace_cell(struct chm *map, struct chm_table *t,
 static __always_inline void chm_copy_present(const struct chm_table *t,
 					     const void *pair, struct chm_op *op)
 {
+	if (likely(!(op->how & CHM_DETAILS)))
+		return;
 	if (op->old_value)
 		__chm_copy_value(t, op->old_value, pair + t->value_offset, t->p);
 	if (op->old_key)
@@ -4933,6 +4968,8 @@ static __always_inline int chm_look_at_present(const struct chm_table *t,
 	const struct chm_params *p = t->p;
 	const void *value = pair + t->value_offset;
 
+	if (likely(!(op->how & CHM_DETAILS)))
+		return 0;
 	if (p->class == CHM_CELL && (op->expected || op->how & CHM_HAND_OUT))
 		return -EOPNOTSUPP;
 	if (op->expected && memcmp(value, op->expected, p->value_size))
@@ -5134,7 +5171,7 @@ int chm_get_or_insert(struct chm *map, const void *key, void *value, gfp_t gfp)
 	struct chm_op op __uninitialized;
 
 	chm_op_init(&op, key, value, CHM_CREATE | CHM_FETCH);
-	op.old_value = value;
+	chm_op_details(&op, NULL, NULL, value);
 	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
 	       chm_store(map, &op, gfp);
 }
@@ -5180,7 +5217,7 @@ int chm_replace_if(struct chm *map, const void *key, const void *expected,
 	struct chm_op op __uninitialized;
 
 	chm_op_init(&op, key, value, CHM_UPDATE);
-	op.expected = expected;
+	chm_op_details(&op, expected, NULL, NULL);
 	return chm_check_call(map, gfpflags_allow_blocking(gfp)) ?:
 	       chm_check_expected(map, expected) ?: chm_store(map, &op, gfp);
 }
@@ -5203,8 +5240,7 @@ int chm_swap(struct chm *map, const void *key, const void *value,
 	struct chm_op op __uninitialized;
 
 	chm_op_init(&op, key, value, CHM_CREATE | CHM_UPDATE | CHM_HAND_OUT);
-	op.old_key = old_key;
-	op.old_value = old_value;
+	chm_op_details(&op, NULL, old_key, old_value);
 	/* Also if the key is absent: the caller is to learn it from its first call. */
 	if (!ret && map->p->class == CHM_CELL)
 		ret = -EOPNOTSUPP;
@@ -5363,12 +5399,13 @@ EXPORT_SYMBOL_GPL(chm_cell_upsert_add);
 
 /* --- Removing --- */
 
-/* Remove op->key.  @at: receives where it was, in table @from. */
-static int chm_try_erase(struct chm *map, struct chm_op *op,
-			 struct chm_place *at, struct chm_table **from)
+/* Remove op->key. */
+static int chm_try_erase(struct chm *map, struct chm_op *op)
 {
 	const struct chm_params *p = map->p;
 	struct chm_table *t;
+	struct chm_place at;
+	void *pair;
 	u64 hash;
 	int ret;
 
@@ -5378,32 +5415,33 @@ static int chm_try_erase(struct chm *map, struct chm_op *op,
 		return -ENOENT;
 	chm_poll(map, t);
 	hash = __chm_hash(t, op->key, p);
-	if (!chm_find(t, op->key, hash, p, at))
+	if (!chm_find(t, op->key, hash, p, &at))
 		return -ENOENT;
-	ret = chm_look_at_present(t, chm_place_slot(t, at), op);
+	pair = chm_place_slot(t, &at);
+	ret = chm_look_at_present(t, pair, op);
 	if (ret)
 		return ret;
-	chm_copy_present(t, chm_place_slot(t, at), op);
-	chm_kill_slot(t, at, op->how & CHM_HAND_OUT);
-	t->displaced -= !!at->distance;
-	chm_lower(t, hash, at->distance);
+	chm_copy_present(t, pair, op);
+	chm_kill_slot(t, &at, op->how & CHM_HAND_OUT);
+	chm_lower(t, hash, at.distance);
 	chm_add_entries(map, -1);
-	chm_note_dead(map, t, at);
-	chm_note_write(map, t, at, NULL);
-	*from = t;
+	chm_note_dead(map, t, &at);
+	chm_note_write(map, t, &at, NULL);
+	if (unlikely(op->how & CHM_DETAILS)) {
+		op->at = at;
+		op->from = t;
+	}
 	return 0;
 }
 
 static int chm_erase(struct chm *map, struct chm_op *op)
 {
 	unsigned long flags;
-	struct chm_table *t;
-	struct chm_place at;
 	int ret;
 
 	chm_enter(map);
 	chm_lock(map, flags);
-	ret = chm_try_erase(map, op, &at, &t);
+	ret = chm_try_erase(map, op);
 	chm_trigger(map, false);
 	chm_unlock(map, flags);
 	chm_leave(map);
@@ -5427,10 +5465,7 @@ static unsigned long chm_erase_bulk(struct chm *map, struct chm_op *op,
 
 	chm_fetch_bulk(map, op->key, n);
 	for (i = 0; i < n; i++) {
-		struct chm_table *t;
-		struct chm_place at;
-
-		removed += !chm_try_erase(map, op, &at, &t);
+		removed += !chm_try_erase(map, op);
 		op->key += map->p->key_size;
 	}
 	chm_count_bulk(map, removed);
@@ -5468,7 +5503,7 @@ int chm_remove_if(struct chm *map, const void *key, const void *expected)
 	struct chm_op op __uninitialized;
 
 	chm_op_init(&op, key, NULL, 0);
-	op.expected = expected;
+	chm_op_details(&op, expected, NULL, NULL);
 	return chm_check_call(map, false) ?: chm_check_expected(map, expected) ?:
 	       chm_erase(map, &op);
 }
@@ -5540,18 +5575,31 @@ static bool chm_pins_left(struct chm *map)
 }
 
 /*
+ * The cell at @at, DEAD, will be handed out.  Its generation is not swept, nor the table
+ * freed, meanwhile.  Return: what to decrement afterwards.
+ */
+static u16 *chm_pin(struct chm_table *t, const struct chm_place *at)
+{
+	u16 *pins = chm_pins(t, !!(chm_tag_at(at->c->ctrl, at->slot) & CHM_TAG_DEAD_GEN));
+
+	++*pins;
+	chm_set_ctrl(t, at->chunk, at->c, at->c->ctrl |
+		     chm_tag_set(0, at->slot, CHM_TAG_DEAD_TAKEN));
+	return pins;
+}
+
+/*
  * O9: readers that found the cell may still update it, and a migration may be under
  * way.  Pairs with __chm_cell_add_to().  The slot stays as it is while it is pinned.
  */
-static int chm_take_cell(struct chm *map, struct chm_op *op, void *value)
+static int chm_take_cell(struct chm *map, const void *key, void *old_key, void *value)
 {
-	struct chm_table *t = NULL;
+	struct chm_op op __uninitialized;
 	unsigned long flags;
-	struct chm_place at;
-	unsigned int gen = 0;
 	int ret;
 
-	op->how = 0;
+	chm_op_init(&op, key, NULL, 0);
+	chm_op_details(&op, NULL, old_key, NULL);
 	chm_enter(map);
 	chm_lock(map, flags);
 	while (!chm_pins_left(map)) {
@@ -5561,22 +5609,19 @@ static int chm_take_cell(struct chm *map, struct chm_op *op, void *value)
 			chm_merge_by_caller(map);
 		chm_lock(map, flags);
 	}
-	ret = chm_try_erase(map, op, &at, &t);
-	if (!ret) {
-		/* Its generation is not swept, nor the table freed, meanwhile. */
-		gen = !!(chm_tag_at(at.c->ctrl, at.slot) & CHM_TAG_DEAD_GEN);
-		++*chm_pins(t, gen);
-		chm_set_ctrl(t, at.chunk, at.c, at.c->ctrl |
-			     chm_tag_set(0, at.slot, CHM_TAG_DEAD_TAKEN));
-	}
-	chm_unlock(map, flags);
-	if (!ret) {
-		chm_await_cells(map, t);
+	ret = chm_try_erase(map, &op);
+	if (ret) {
+		chm_unlock(map, flags);
+	} else {
+		u16 *pins = chm_pin(op.from, &op.at);
+
+		chm_unlock(map, flags);
+		chm_await_cells(map, op.from);
 		if (value)
-			memcpy(value, chm_place_slot(t, &at) + t->value_offset,
-			       map->p->value_size);
+			memcpy(value, chm_place_slot(op.from, &op.at) +
+				      op.from->value_offset, map->p->value_size);
 		chm_lock(map, flags);
-		--*chm_pins(t, gen);
+		--*pins;
 		chm_call_worker(map);
 		chm_unlock(map, flags);
 	}
@@ -5589,15 +5634,13 @@ int chm_take(struct chm *map, const void *key, void *old_key, void *value)
 	int ret = chm_check_call(map, map->p && map->p->class == CHM_CELL);
 	struct chm_op op __uninitialized;
 
-	chm_op_init(&op, key, NULL, CHM_HAND_OUT);
-	op.old_key = old_key;
-	op.old_value = value;
 	if (ret)
 		return ret;
-	if (map->p->class != CHM_CELL)
-		return chm_erase(map, &op);
-	op.old_value = NULL;
-	return chm_take_cell(map, &op, value);
+	if (map->p->class == CHM_CELL)
+		return chm_take_cell(map, key, old_key, value);
+	chm_op_init(&op, key, NULL, CHM_HAND_OUT);
+	chm_op_details(&op, NULL, old_key, value);
+	return chm_erase(map, &op);
 }
 EXPORT_SYMBOL_GPL(chm_take);
 

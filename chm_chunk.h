@@ -204,6 +204,13 @@ static __always_inline unsigned long chm_tag_set(unsigned long ctrl, u32 slot,
 	return ctrl | (tag << (slot * BITS_PER_BYTE));
 }
 
+/* An EMPTY slot gets its tag. */
+static __always_inline unsigned long chm_tag_put(unsigned long ctrl, u32 slot,
+						 unsigned long tag)
+{
+	return ctrl | tag << (slot * BITS_PER_BYTE);
+}
+
 /* All slots of @mask become EMPTY. */
 static __always_inline unsigned long chm_tags_clear(unsigned long ctrl,
 						    unsigned long mask)
