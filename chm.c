@@ -3354,6 +3354,16 @@ static noinline void chm_begin_small(struct chm *map, struct chm_plan plan, gfp_
 
 /* --- Writers that can't go on --- */
 
+/* A place for tests to come between a wait and what it is counted for. */
+VISIBLE_IF_KUNIT void chm_waited(struct chm *map)
+{
+	KUNIT_STATIC_STUB_REDIRECT(chm_waited, map);
+}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+EXPORT_SYMBOL_GPL(chm_waited);
+#endif
+
 /* Count and trace a wait for a grace period.  No lock is held. */
 static void chm_wait_for_readers(struct chm *map)
 {
@@ -3372,11 +3382,12 @@ static void chm_wait_for_readers(struct chm *map)
 	trace_chm_wait(map, READ_ONCE(map->retired_bytes));
 	/* O5, O7, O9: pairs with the end of the readers' sections. */
 	synchronize_rcu();
+	chm_waited(map);
 	chm_lock(map, flags);
 	t = chm_table(map);
 	chm_credit_wait(t, &w);
-	/* Only the worker can drop what may be dropped now. */
-	if (t && t->p->drop)
+	/* Only the worker can drop, free or merge what may be by now. */
+	if (map->p->drop || map->retired || map->phase >= CHM_SETTLING)
 		chm_call_worker(map);
 	chm_unlock(map, flags);
 }
@@ -3505,8 +3516,8 @@ static enum chm_way chm_way_out(struct chm *map, struct chm_op *op, bool block,
 	    (block || chm_retired_by_far(map, t)))
 		return CHM_AWAIT;
 	/* Readers end sooner than clone() gets what it lacks. */
-	if (t && !larger && block && !op->too_far && chm_clone_failed_now(map) &&
-	    chm_nr_dead(t))
+	if (t && map->entries < t->hard_entries && block && !op->too_far &&
+	    chm_clone_failed_now(map) && chm_nr_dead(t))
 		return CHM_AWAIT;
 	*plan = chm_plan_for(t, chunks);
 	op->optional = t && (!larger || op->too_far);

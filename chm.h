@@ -153,8 +153,11 @@ enum chm_reclaim {
  * @clone: For CHM_CLONE maps only, which require it.  It makes a second pair
  *	from an existing one.  @new_key and @new_value begin as a bitwise copy.
  *	It returns 0, or undoes its own work and returns a negative errno.  An
- *	error ends the migration, which is tried again.  It is called with the
- *	map's spinlock held and gfp %GFP_NOWAIT.  It must not sleep or call chm.
+ *	error ends the migration, which is tried again.  While every migration
+ *	fails, replaced pairs move further from home, and a replacement can fail
+ *	with %-ENOMEM although there are EMPTY slots elsewhere.  It is called with
+ *	the map's spinlock held and gfp %GFP_NOWAIT.  It must not sleep or call
+ *	chm.
  * @drop: Releases what a removed pair owns.  It is called once for each pair
  *	that was inserted (or cloned), after a grace period.  It is never called
  *	for a pair that chm_take() or chm_swap() handed out.  In CHM_WORD maps
@@ -2134,6 +2137,7 @@ void chm_table_free(struct chm_table *t);
 void chm_stored(const struct chm_table *t);
 void chm_half_read(void);
 void chm_found_no_room(struct chm *map, bool planned);
+void chm_waited(struct chm *map);
 
 /* What chm_alloc() does unless it is redirected. */
 void *__chm_alloc(u64 bytes, gfp_t gfp);

@@ -4329,7 +4329,35 @@ static void chm_full_of_dead_without_clones(struct kunit *test)
 	expect_sound(test, map);
 }
 
-/* So do DEAD slots that lie between a pair and the end of its path. */
+/* The same beyond the maximum load, where growth is due. */
+static void chm_beyond_maximum_without_clones(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64),
+		.class = CHM_CLONE, .clone = refuse_clone,
+	};
+	struct chm *map = test_map(test, &p);
+	unsigned long n, failed = 0;
+	u64 key, value;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	n = max_entries_of(map) + 1;
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, n), 0);
+	for (i = 0; i < 2000; i++) {
+		key = i % n;
+		value = value_of(key);
+		failed += chm_replace(map, &key, &value, GFP_KERNEL) != 0;
+	}
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, n), 0);
+	expect_sound(test, map);
+}
+
+/*
+ * So do DEAD slots that lie between a pair and the end of its path.  Without clone(),
+ * pairs also come to lie where all slots behind them are FULL: no wait makes room then.
+ */
 static void chm_stuck_without_clones(struct kunit *test)
 {
 	static const struct chm_params p = {
@@ -4346,7 +4374,7 @@ static void chm_stuck_without_clones(struct kunit *test)
 	for (i = 0; i < 1000; i++) {
 		key = i % 100;
 		value = value_of(key);
-		failed += chm_replace(map, &key, &value, GFP_KERNEL) != 0;
+		failed += chm_replace(map, &key, &value, GFP_KERNEL) && stats_of(map).dead;
 	}
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 100), 0);
@@ -4515,6 +4543,145 @@ static void chm_wait_is_not_for_what_dies_later(struct kunit *test)
 		ends = wait_ends_early(test);
 	if (!ends)
 		kunit_skip(test, "RCU was busy each time");
+}
+
+static struct {
+	struct plug		*plug;		/* NULL: it was pulled */
+	struct long_reader	*late;
+	bool			taken;
+} waited;
+
+/* A wait is over, but not yet counted: another one begins, is over, and is counted. */
+static void take_another(struct chm *map)
+{
+	u64 key = 2;
+	long value;
+
+	if (waited.taken)
+		return;
+	waited.taken = true;
+	chm_take(map, &key, NULL, &value);
+}
+
+/*
+ * Slots of two generations are DEAD when a writer begins to wait, and one more when it
+ * has.  Another writer has waited for that one: this counts on.
+ */
+static void chm_longer_wait_takes_nothing_back(struct kunit *test)
+{
+	static const struct chm_params cells = {
+		.key_size = sizeof(u64), .value_size = sizeof(long), .class = CHM_CELL,
+	};
+	struct chm *map = test_map(test, &cells);
+	unsigned long flags;
+	struct plug *plug;
+	u64 key = 1;
+	bool awaited;
+	long value;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 100, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	plug = plug_worker(test);
+	KUNIT_EXPECT_EQ(test, remove_key(map, 0), 0);
+	waited.taken = false;
+	kunit_activate_static_stub(test, chm_waited, take_another);
+	KUNIT_EXPECT_EQ(test, chm_take(map, &key, NULL, &value), 0);
+	kunit_deactivate_static_stub(test, chm_waited);
+	awaited = lock_table(map, &flags)->awaited;
+	unlock_table(map, &flags);
+	KUNIT_EXPECT_TRUE(test, waited.taken);
+	KUNIT_EXPECT_TRUE(test, awaited);
+	KUNIT_EXPECT_FALSE(test, has_key(map, 2));
+	unplug_worker(test, plug);
+	expect_sound(test, map);
+}
+
+/* The cookie of the oldest retired table, else of the sealed generation. */
+static unsigned long set_cookie(struct chm *map, unsigned long cookie)
+{
+	unsigned long flags, before;
+	struct chm_table *t = lock_table(map, &flags);
+
+	if (map->retired)
+		t = map->retired->link;
+	before = t->cookie;
+	t->cookie = cookie;
+	unlock_table(map, &flags);
+	return before;
+}
+
+/*
+ * A wait is over, but not yet counted.  The worker looks too soon: it has to wait
+ * itself, for a reader that came later.
+ */
+static void worker_looks(struct chm *map)
+{
+	struct plug *plug = waited.plug;
+	unsigned long cookie;
+
+	if (!plug)
+		return;
+	waited.plug = NULL;
+	waited.late = test_reader(kunit_get_current_test());
+	cookie = set_cookie(map, get_state_synchronize_rcu());
+	complete_all(&plug->leave);
+	msleep(200);
+	set_cookie(map, cookie);
+}
+
+static void begin_to_look(struct kunit *test)
+{
+	waited.late = NULL;
+	waited.plug = plug_worker(test);
+	kunit_activate_static_stub(test, chm_waited, worker_looks);
+}
+
+static void end_looking(struct kunit *test, struct chm *map)
+{
+	kunit_deactivate_static_stub(test, chm_waited);
+	KUNIT_ASSERT_NOT_NULL(test, waited.late);
+	stop_reader(test, waited.late);
+	expect_sound(test, map);
+}
+
+/* A writer has waited for what only the worker may drop: it is called. */
+static void chm_worker_drops_after_a_wait(struct kunit *test)
+{
+	static const struct chm_params p = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .drop = drop_nothing,
+	};
+	struct chm *map = test_map(test, &p);
+	u64 key, value = 0;
+	u32 i;
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 1000), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	begin_to_look(test);
+	/* Writers build no tables meanwhile. */
+	claim(map, 1);
+	for (i = 0; i < 20000 && waited.plug; i++) {
+		key = i % 1000;
+		KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &value, GFP_KERNEL), 0);
+	}
+	claim(map, -1);
+	end_looking(test, map);
+}
+
+/* A writer has waited until an earlier table may be freed: likewise. */
+static void chm_worker_frees_after_a_wait(struct kunit *test)
+{
+	struct chm *map = test_map(test, &u64_params);
+
+	KUNIT_ASSERT_EQ(test, insert_keys(map, 0, 10), 0);
+	KUNIT_ASSERT_EQ(test, chm_reserve(map, 300000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_TRUE(test, settle(map));
+	begin_to_look(test);
+	KUNIT_EXPECT_EQ(test, chm_shrink(map, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, chm_reserve(map, 1000, GFP_KERNEL), 0);
+	end_looking(test, map);
+	KUNIT_EXPECT_EQ(test, wrong_keys(map, 0, 10), 0);
 }
 
 /* A flood is met as soon as there is memory, however long tidying is put off. */
@@ -6927,10 +7094,14 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_growth_takes_gfp_of_caller),
 	KUNIT_CASE(chm_stale_value_takes_no_room),
 	KUNIT_CASE(chm_full_of_dead_without_clones),
+	KUNIT_CASE(chm_beyond_maximum_without_clones),
 	KUNIT_CASE(chm_stuck_without_clones),
 	KUNIT_CASE(chm_full_of_dead_clones_again),
 	KUNIT_CASE(chm_one_wait_will_do),
 	KUNIT_CASE(chm_wait_is_not_for_what_dies_later),
+	KUNIT_CASE(chm_longer_wait_takes_nothing_back),
+	KUNIT_CASE(chm_worker_drops_after_a_wait),
+	KUNIT_CASE(chm_worker_frees_after_a_wait),
 	KUNIT_CASE(chm_defence_is_not_put_off),
 	KUNIT_CASE(chm_shrunk_table_stays),
 	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),
