@@ -179,7 +179,7 @@
 /* DEAD slots that become EMPTY in one hold, and chunks that may be looked at. */
 #define CHM_WRITER_SWEEP	8U
 #define CHM_POLL_EVERY		4U	/* writes per poll: fewer than CHM_WRITER_SWEEP */
-#define CHM_LOOK_EVERY		16UL	/* writes per look at what may be due, at least */
+#define CHM_LOOK_EVERY		16UL	/* pairs and DEAD slots per look at what is due */
 #define CHM_FEW_CHUNKS		8U	/* poll at each write: a path may soon be full */
 #define CHM_WORKER_SWEEP	64U
 #define CHM_SWEEP_CHUNKS	(32U * BITS_PER_LONG)
@@ -1872,6 +1872,15 @@ static void chm_remove_oldest(struct chm_table **youngest)
 		(*youngest)->link = oldest->link;
 }
 
+/* Something may be due that look_later does not count: the next write shall look. */
+static void chm_look_now(struct chm *map)
+{
+	struct chm_table *t = chm_table(map);
+
+	if (t)
+		t->look_later = 0;
+}
+
 /*
  * Hand over a table that was just replaced, or that was never published: to be freed
  * after a grace period, with the pairs that are still its.
@@ -1887,6 +1896,8 @@ static void chm_retire(struct chm *map, struct chm_table *t)
 	 */
 	t->cookie = get_state_synchronize_rcu();
 	chm_append(&map->retired, t);
+	/* See chm_ask(). */
+	chm_look_now(map);
 	t->bytes = chm_bytes(t);
 	WRITE_ONCE(map->retired_bytes, map->retired_bytes + t->bytes);
 	chm_call_worker(map);
@@ -3224,8 +3235,8 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 }
 
 /*
- * Will chm_chunks_due() find nothing?  Return: after how many writes that must be asked
- * again; 0: now, as it can't be told.
+ * Will chm_chunks_due() find nothing?  Return: after how many more pairs or DEAD slots that
+ * must be asked again; 0: now, as it can't be told.
  */
 static u32 chm_at_ease(const struct chm *map, const struct chm_table *t)
 {
@@ -3233,14 +3244,28 @@ static u32 chm_at_ease(const struct chm *map, const struct chm_table *t)
 	unsigned long limit = t->max_entries + chm_spare(t) / 4;
 	unsigned long used = map->entries + chm_nr_dead(t);
 
-	/* See chm_ask() for the first, and chm_crowded() for the second. */
+	/* See chm_outgrown() and chm_ask() for the first, chm_crowded() for the second. */
+	if (map->p->reclaim == CHM_SYNC || chm_is_largest(map->p, t))
+		most = limit;
+	else
+		most = min(max3(most, map->reserved, map->p->min_entries),
+			   t->max_entries);
 	if (map->entries > most || used >= limit ||
 	    t->unlowered > t->nr_chunks / 64 ||
 	    map->seeding || t->far_gone || chm_restless)
 		return 0;
-	/* Each write adds one pair, or one DEAD slot, at most. */
 	return min3(most - map->entries + 1, limit - used, CHM_LOOK_EVERY);
 }
+
+#if IS_ENABLED(CONFIG_KUNIT)
+/* What has made something due has cleared look_later, or was counted by it. */
+static void chm_check_ease(const struct chm *map, const struct chm_table *t)
+{
+	WARN_ON_ONCE(map->phase == CHM_IDLE && !map->retired && chm_chunks_due(map, t));
+}
+#else
+static void chm_check_ease(const struct chm *map, const struct chm_table *t) { }
+#endif
 
 /* A table that is due, and the one that it is for; that one may be gone by now. */
 struct chm_plan {
@@ -3280,7 +3305,7 @@ static noinline struct chm_plan chm_trigger_now(struct chm *map, struct chm_tabl
 		return none;
 	ease = chm_at_ease(map, t);
 	if (ease) {
-		t->look_later = ease - 1;
+		t->look_later = ease;
 		return none;
 	}
 	chunks = chm_chunks_due(map, t);
@@ -3308,9 +3333,8 @@ static noinline struct chm_plan chm_trigger_now(struct chm *map, struct chm_tabl
 
 /*
  * Is something due?  Called at the end of every write: by level, not by edge, so
- * that no wake-up can be lost.  Most writes need not look: the last one that did has
- * said for how many.  Return: a table that the caller shall allocate in
- * chm_begin_small(), without the lock; or none.
+ * that no wake-up can be lost.  Most writes need not look: see look_later.  Return: a
+ * table that the caller shall allocate in chm_begin_small(), without the lock; or none.
  */
 static __always_inline struct chm_plan chm_trigger(struct chm *map, bool allocates)
 {
@@ -3318,8 +3342,8 @@ static __always_inline struct chm_plan chm_trigger(struct chm *map, bool allocat
 
 	if (unlikely(!t))
 		return (struct chm_plan) { };
-	if (likely(t->look_later)) {
-		t->look_later--;
+	if (likely(t->look_later) && !chm_restless) {
+		chm_check_ease(map, t);
 		return (struct chm_plan) { };
 	}
 	return chm_trigger_now(map, t, allocates);
@@ -3386,9 +3410,19 @@ static void chm_wait_for_readers(struct chm *map)
 	chm_lock(map, flags);
 	t = chm_table(map);
 	chm_credit_wait(t, &w);
-	/* Only the worker can drop, free or merge what may be by now. */
-	if (map->p->drop || map->retired || map->phase >= CHM_SETTLING)
-		chm_call_worker(map);
+	chm_unlock(map, flags);
+}
+
+/*
+ * The caller has waited for readers, and will wait for the worker.  That may have looked
+ * too soon, and wait for later readers.
+ */
+static void chm_have_worker_look(struct chm *map)
+{
+	unsigned long flags;
+
+	chm_lock(map, flags);
+	chm_call_worker(map);
 	chm_unlock(map, flags);
 }
 
@@ -3460,12 +3494,14 @@ static void chm_await(struct chm *map)
 	/* Then the other generation is sealed, too, and this wait will do for it. */
 	chm_sweep_now(map);
 	chm_wait_for_readers(map);
-	if (map->p->reclaim == CHM_SYNC)
+	if (map->p->reclaim == CHM_SYNC) {
 		chm_turns_of_writer(map);
-	else if (!chm_sweep_now(map))
+	} else if (!chm_sweep_now(map)) {
+		chm_have_worker_look(map);
 		wait_var_event_timeout(map, chm_has_moved(map, id, version, phase,
 							  retired_bytes),
 				       HZ / 10 + 1);
+	}
 }
 
 /* What a writer that found no room can do about it. */
@@ -4265,8 +4301,7 @@ static enum chm_turn chm_turn_retired(struct chm *map, bool worker)
 	if (dropped) {
 		chm_remove_oldest(&map->retired);
 		WRITE_ONCE(map->retired_bytes, map->retired_bytes - t->bytes);
-		if (chm_table(map))
-			chm_table(map)->look_later = 0;
+		chm_look_now(map);
 	}
 	chm_unlock_turn(map, worker, flags);
 	if (dropped)
@@ -4773,6 +4808,13 @@ static bool chm_may_stray(struct chm_table *t, u64 hash, u32 distance,
 	return !op->too_far;
 }
 
+/* One pair, or one DEAD slot, more: is it time to look for what is due? */
+static __always_inline void chm_count_used(struct chm_table *t)
+{
+	if (t->look_later)
+		t->look_later--;
+}
+
 /* The write to @t has succeeded; pair at @was, now at @is; NULL: nowhere. */
 static __always_inline void chm_note_write(struct chm *map, struct chm_table *t,
 					   const struct chm_place *was,
@@ -4808,6 +4850,7 @@ static int chm_insert_absent(struct chm *map, struct chm_table *t, u64 hash,
 	chm_write_slot(t, slot, op);
 	chm_publish_slot(t, hash, 0, &at, p);
 	chm_add_entries(map, 1);
+	chm_count_used(t);
 	chm_note_write(map, t, NULL, &at);
 	op->found = slot + t->value_offset;
 	if (unlikely(op->due)) {
@@ -4832,6 +4875,7 @@ static void chm_replace_within(struct chm *map, struct chm_table *t, u64 hash,
 	/* O1: see chm_set_ctrl(); and readers see exactly one of the two. */
 	chm_set_ctrl(t, at->chunk, at->c, ctrl);
 	chm_note_dead(map, t, at);
+	chm_count_used(t);
 	chm_note_write(map, t, at, &to);
 }
 
@@ -4857,6 +4901,7 @@ static int chm_replace_beyond(struct chm *map, struct chm_table *t, u64 hash,
 	 */
 	chm_kill_slot(t, at, op->how & CHM_HAND_OUT);
 	chm_note_dead(map, t, at);
+	chm_count_used(t);
 	chm_note_write(map, t, at, &to);
 	return 0;
 }
@@ -5313,15 +5358,6 @@ static int chm_try_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 	return ret;
 }
 
-/* What chm_trigger() has not counted: all but one of @writes in this hold. */
-static void chm_count_bulk(struct chm *map, unsigned long writes)
-{
-	struct chm_table *t = chm_table(map);
-
-	if (t && writes)
-		t->look_later -= min_t(unsigned long, t->look_later, writes - 1);
-}
-
 static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 			   unsigned long *inserted, gfp_t gfp)
 {
@@ -5334,7 +5370,6 @@ static int chm_insert_bulk(struct chm *map, struct chm_op *op, unsigned long n,
 
 		chm_lock(map, flags);
 		ret = chm_try_bulk(map, op, chm_bulk(map, n - *inserted), inserted);
-		chm_count_bulk(map, *inserted - before);
 		plan = chm_trigger(map, true);
 		chm_unlock(map, flags);
 		if (unlikely(plan.chunks))
@@ -5479,7 +5514,6 @@ static unsigned long chm_erase_bulk(struct chm *map, struct chm_op *op,
 		removed += !chm_try_erase(map, op);
 		op->key += map->p->key_size;
 	}
-	chm_count_bulk(map, removed);
 	return removed;
 }
 
@@ -5568,8 +5602,10 @@ static bool chm_merge_by_caller(struct chm *map)
 static void chm_await_cells(struct chm *map, const struct chm_table *t)
 {
 	chm_wait_for_readers(map);
-	if (!chm_caller_merges(map))
+	if (!chm_caller_merges(map)) {
+		chm_have_worker_look(map);
 		wait_var_event(map, chm_cells_final(map, t));
+	}
 	while (!chm_cells_final(map, t)) {
 		/* @t may have been replaced meanwhile. */
 		if (!chm_merge_by_caller(map) && !chm_cells_final(map, t))
@@ -5816,6 +5852,7 @@ static struct chm_plan chm_try_reserve(struct chm *map, unsigned long n, bool *l
 			chm_abort(map);
 		*less = n < map->reserved;
 		map->reserved = n;
+		chm_look_now(map);
 		return (struct chm_plan) { };
 	}
 	/* What is under way goes on: there may be no memory for more. */
@@ -5961,6 +5998,7 @@ int chm_shrink(struct chm *map, gfp_t gfp)
 	claimed = chm_claim(map);
 	chm_lock(map, flags);
 	map->reserved = 0;
+	chm_look_now(map);
 	chm_unlock(map, flags);
 	ret = chm_shrink_table(map, gfp);
 	chm_end_claim(map, claimed, ret);

@@ -351,7 +351,7 @@ struct chm_table {
 	u8			awaited:1;	/* see chm_credit_wait() */
 	u8			tidies:1;	/* its migration is a tidying */
 	u8			tidy_soon:1;	/* see chm_put_off_tidying() */
-	u8			look_later;	/* writes before chm_trigger() looks */
+	u8			look_later;	/* pairs or DEAD slots until chm_trigger() looks */
 	u16			pins_0;		/* takers of cells of generation 0 */
 	unsigned long		dead[2];	/* DEAD slots by generation */
 	unsigned long		displaced;
