@@ -25,6 +25,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/rculist.h>
+#include <linux/reboot.h>
 #include <linux/rhashtable.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -67,6 +68,10 @@ MODULE_PARM_DESC(churn, "Removals and insertions per round (0: 500000 quick, 200
 static unsigned long endurance;
 module_param(endurance, ulong, 0444);
 MODULE_PARM_DESC(endurance, "Removals and insertions of the endurance test (0: none quick, 10^8 full)");
+
+static bool shutdown;
+module_param(shutdown, bool, 0444);
+MODULE_PARM_DESC(shutdown, "Power off at the end, for a kernel without userspace (default N)");
 
 #define MAX_ROUNDS	25
 #define MAX_KEY		64
@@ -3425,6 +3430,8 @@ static int __init chm_bench_init(void)
 	set_cpus_allowed_ptr(current, &everywhere);
 	pr_info("# %s, %lu results, %lu failures\n",
 		failures ? "FAILED" : "done", results, failures);
+	if (shutdown)
+		kernel_power_off();
 	if (failures)
 		return -EIO;
 	return results ? 0 : -EINVAL;
