@@ -2829,9 +2829,19 @@ EXPORT_SYMBOL_GPL(chm_step_chunks);
 
 bool chm_restless;
 EXPORT_SYMBOL_GPL(chm_restless);
+
+/* Tests set it while others write. */
+static bool chm_is_restless(void)
+{
+	return READ_ONCE(chm_restless);
+}
 #else
 #define chm_step_chunks	0
-#define chm_restless	false
+
+static bool chm_is_restless(void)
+{
+	return false;
+}
 #endif
 
 /* More, if memory came so late that the table would be full before the end. */
@@ -3044,6 +3054,12 @@ static u64 chm_chunks_ample(const struct chm *map)
 		   chm_chunks_at_most(p, chm_chunks_for(p, ample)));
 }
 
+/* Pairs and DEAD slots with which a table that has DEAD ones is crowded. */
+static unsigned long chm_crowd(const struct chm_table *t)
+{
+	return t->max_entries + (chm_spare(t) + 3) / 4;
+}
+
 /*
  * Do DEAD slots fill the table so far beyond its maximum load that one more
  * pair would lie, and send readers, too far from home?
@@ -3052,8 +3068,7 @@ static bool chm_crowded(const struct chm *map, const struct chm_table *t)
 {
 	unsigned long dead = chm_nr_dead(t);
 
-	return dead && map->entries + dead >=
-		       t->max_entries + (chm_spare(t) + 3) / 4;
+	return dead && map->entries + dead >= chm_crowd(t);
 }
 
 /* Is there no room for another pair, a replacement (!@new) included? */
@@ -3104,12 +3119,12 @@ static u64 chm_chunks_same(const struct chm *map, const struct chm_table *t)
 /* For tests: but leave room for the tables that writers wait for. */
 static bool chm_never_rests(const struct chm *map)
 {
-	return chm_restless &&
+	return chm_is_restless() &&
 	       (!map->retired || map->retired_bytes <= CHM_RETIRED_MIN / 2);
 }
 
-/* How large a table is due, because of what writers did; 0: none. */
-static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
+static u64 __chm_chunks_due(const struct chm *map, const struct chm_table *t,
+			    bool never_rests)
 {
 	if (chm_outgrown(map, t))
 		return chm_chunks_grown(map, t);
@@ -3118,11 +3133,17 @@ static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
 		return 0;
 	if (chm_crowded(map, t))
 		return chm_chunks_roomy(map, t);
-	if (map->seeding || chm_never_rests(map) ||
+	if (map->seeding || never_rests ||
 	    (t->far_gone && t->writes > t->nr_chunks / 8) ||
 	    (t->unlowered > t->nr_chunks / 64 && t->writes > t->nr_chunks))
 		return chm_chunks_same(map, t);
 	return 0;
+}
+
+/* How large a table is due, because of what writers did; 0: none. */
+static u64 chm_chunks_due(const struct chm *map, const struct chm_table *t)
+{
+	return __chm_chunks_due(map, t, chm_never_rests(map));
 }
 
 /* --- Trigger --- */
@@ -3241,8 +3262,8 @@ static int chm_begin(struct chm *map, struct chm_table *fresh, bool stuck)
 static u32 chm_at_ease(const struct chm *map, const struct chm_table *t)
 {
 	unsigned long most = map->retired ? chm_early(t) : t->ask_entries;
-	unsigned long limit = t->max_entries + chm_spare(t) / 4;
 	unsigned long used = map->entries + chm_nr_dead(t);
+	unsigned long limit = chm_crowd(t);
 
 	/* See chm_outgrown() and chm_ask() for the first, chm_crowded() for the second. */
 	if (map->p->reclaim == CHM_SYNC || chm_is_largest(map->p, t))
@@ -3252,7 +3273,7 @@ static u32 chm_at_ease(const struct chm *map, const struct chm_table *t)
 			   t->max_entries);
 	if (map->entries > most || used >= limit ||
 	    t->unlowered > t->nr_chunks / 64 ||
-	    map->seeding || t->far_gone || chm_restless)
+	    map->seeding || t->far_gone || chm_is_restless())
 		return 0;
 	return min3(most - map->entries + 1, limit - used, CHM_LOOK_EVERY);
 }
@@ -3261,7 +3282,8 @@ static u32 chm_at_ease(const struct chm *map, const struct chm_table *t)
 /* What has made something due has cleared look_later, or was counted by it. */
 static void chm_check_ease(const struct chm *map, const struct chm_table *t)
 {
-	WARN_ON_ONCE(map->phase == CHM_IDLE && !map->retired && chm_chunks_due(map, t));
+	WARN_ON_ONCE(map->phase == CHM_IDLE && !map->retired &&
+		     __chm_chunks_due(map, t, false));
 }
 #else
 static void chm_check_ease(const struct chm *map, const struct chm_table *t) { }
@@ -3342,7 +3364,7 @@ static __always_inline struct chm_plan chm_trigger(struct chm *map, bool allocat
 
 	if (unlikely(!t))
 		return (struct chm_plan) { };
-	if (likely(t->look_later) && !chm_restless) {
+	if (likely(t->look_later) && !chm_is_restless()) {
 		chm_check_ease(map, t);
 		return (struct chm_plan) { };
 	}
@@ -4069,7 +4091,7 @@ static u64 chm_turn_chunks(struct chm *map, bool *tidy, enum chm_turn *again)
 		chm_call_worker(map);
 	}
 	/* A table that was made for a promise is not to be given back before it. */
-	if (!chunks && !map->claims && !chm_restless)
+	if (!chunks && !map->claims && !chm_is_restless())
 		chunks = chm_chunks_tidy(map, t);
 	if (!chunks)
 		return 0;

@@ -4714,6 +4714,39 @@ static void chm_defence_is_not_put_off(struct kunit *test)
 	expect_sound(test, map);
 }
 
+/* Replaces words, which makes nothing due: does a write look for that nevertheless? */
+static void expect_no_look(struct kunit *test, struct chm *map)
+{
+	u64 key = 1, value;
+	unsigned long flags;
+	u8 later;
+
+	for (value = 0; value < 2; value++)
+		KUNIT_EXPECT_EQ(test, chm_replace(map, &key, &value, GFP_KERNEL), 0);
+	later = lock_table(map, &flags)->look_later;
+	unlock_table(map, &flags);
+	KUNIT_EXPECT_GT(test, later, 0);
+}
+
+/* With as many pairs as were reserved, or as the table is for, writes still cost little. */
+static void chm_full_table_is_looked_at_rarely(struct kunit *test)
+{
+	static const struct chm_params words = {
+		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_WORD,
+	};
+	struct chm *few = test_map(test, &words), *many = test_map(test, &words);
+
+	KUNIT_ASSERT_EQ(test, chm_reserve(many, 20000, GFP_KERNEL), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(many, 0, 20000), 0);
+	KUNIT_ASSERT_EQ(test, insert_keys(few, 0, 11), 0);
+	KUNIT_ASSERT_TRUE(test, settle(many));
+	KUNIT_ASSERT_EQ(test, max_entries_of(few), 11);
+	expect_no_look(test, many);
+	expect_no_look(test, few);
+	expect_sound(test, many);
+	expect_sound(test, few);
+}
+
 /* A table that was made to fit stays, however often its words are replaced. */
 static void chm_shrunk_table_stays(struct kunit *test)
 {
@@ -7103,6 +7136,7 @@ static struct kunit_case chm_midway_cases[] = {
 	KUNIT_CASE(chm_worker_drops_after_a_wait),
 	KUNIT_CASE(chm_worker_frees_after_a_wait),
 	KUNIT_CASE(chm_defence_is_not_put_off),
+	KUNIT_CASE(chm_full_table_is_looked_at_rarely),
 	KUNIT_CASE(chm_shrunk_table_stays),
 	KUNIT_CASE_PARAM(chm_wanted_table_comes, wanted_gen_params),
 	KUNIT_CASE(chm_wanted_table_comes_later),
