@@ -4569,10 +4569,7 @@ static void take_another(struct chm *map)
  */
 static void chm_longer_wait_takes_nothing_back(struct kunit *test)
 {
-	static const struct chm_params cells = {
-		.key_size = sizeof(u64), .value_size = sizeof(long), .class = CHM_CELL,
-	};
-	struct chm *map = test_map(test, &cells);
+	struct chm *map = test_map(test, &cell_params);
 	unsigned long flags;
 	struct plug *plug;
 	u64 key = 1;
@@ -4714,6 +4711,10 @@ static void chm_defence_is_not_put_off(struct kunit *test)
 	expect_sound(test, map);
 }
 
+static const struct chm_params u64_words = {
+	.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_WORD,
+};
+
 /* Replaces words, which makes nothing due: does a write look for that nevertheless? */
 static void expect_no_look(struct kunit *test, struct chm *map)
 {
@@ -4731,10 +4732,7 @@ static void expect_no_look(struct kunit *test, struct chm *map)
 /* With as many pairs as were reserved, or as the table is for, writes still cost little. */
 static void chm_full_table_is_looked_at_rarely(struct kunit *test)
 {
-	static const struct chm_params words = {
-		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_WORD,
-	};
-	struct chm *few = test_map(test, &words), *many = test_map(test, &words);
+	struct chm *few = test_map(test, &u64_words), *many = test_map(test, &u64_words);
 
 	KUNIT_ASSERT_EQ(test, chm_reserve(many, 20000, GFP_KERNEL), 0);
 	KUNIT_ASSERT_EQ(test, insert_keys(many, 0, 20000), 0);
@@ -4750,10 +4748,7 @@ static void chm_full_table_is_looked_at_rarely(struct kunit *test)
 /* A table that was made to fit stays, however often its words are replaced. */
 static void chm_shrunk_table_stays(struct kunit *test)
 {
-	static const struct chm_params words = {
-		.key_size = sizeof(u64), .value_size = sizeof(u64), .class = CHM_WORD,
-	};
-	struct chm *map = test_map(test, &words);
+	struct chm *map = test_map(test, &u64_words);
 	struct chm_stats before;
 	struct long_reader *r;
 	u64 key, value;
